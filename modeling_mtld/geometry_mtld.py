@@ -33,7 +33,7 @@ def check_box(box, name: str = "box") -> np.ndarray:
     """
     try:
         array = np.asarray(box, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be four numbers (x0, y0, x1, y1), but got {box!r}") from None
     if array.shape != (4,):
         raise ValueError(f"{name} must be four numbers (x0, y0, x1, y1), but got {box!r}")
@@ -68,7 +68,9 @@ def crop_matrix(
     side = max(x1 - x0, y1 - y0)
     center = np.array([(x0 + x1) / 2, (y0 + y1) / 2]) + side * np.asarray(shift, dtype=np.float64)
     angle = np.deg2rad(rotation)
-    linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * (size / (side * enlargement))
+    linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * (
+        size / (side * enlargement)
+    )
     if flip:
         linear[0] = -linear[0]
     return np.column_stack([linear, (size - 1) / 2 - linear @ center])

@@ -1,0 +1,36 @@
+# Base interpreter (3.10 or newer); everything else lives in .venv.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+# The photo for `make detect` goes to the recipe through the environment, so that spaces and quotes in its name survive.
+export IMAGE
+
+.DEFAULT_GOAL := help
+.PHONY: help detect test style quality
+
+help:
+	@echo "make detect [IMAGE=photo.jpg] [ARGS='...']  find the faces in a photo (a built-in one by default) and their landmarks"
+	@echo "make test                                  run the tests"
+	@echo "make quality                               check lint and format"
+	@echo "make style                                 fix lint and format"
+
+# Touched last, so that an interrupted installation starts again.
+$(STAMP): pyproject.toml
+	@echo "Installing into $(VENV): PyTorch with its CUDA libraries takes about 6 GB and two minutes. This happens once."
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+detect: $(STAMP)
+	@$(VENV)/bin/python -m modeling_mtld.detect $${IMAGE:+"$$IMAGE"} $(ARGS)
+
+test: $(STAMP)
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+quality: $(STAMP)
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+
+style: $(STAMP)
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .

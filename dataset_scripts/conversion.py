@@ -1,0 +1,110 @@
+"""An official download as a folder of Parquet files that `load_dataset` reads anywhere, and its upload to the Hub."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import datasets
+import huggingface_hub
+import pyarrow.parquet as pq
+from datasets.table import embed_table_storage
+from tqdm.auto import tqdm
+
+from .benchmarks import BENCHMARKS
+from .dataset_card import dataset_card
+from .loading import prepare_faces, split_sizes, warn_of_sizes
+
+_FACES_IN_SHARD = 1000  # about 400 MB of official photos
+_FACES_IN_ROW_GROUP = 100  # the unit that a reader loads at once
+
+
+def convert(
+    dataset: str, data_dir: str | Path, output_dir: str | Path, cache_dir: str | Path | None = None
+) -> dict[str, int]:
+    """Writes `output_dir/data/SPLIT-00000-of-0000N.parquet`, photos inside, and a dataset card.
+
+    `output_dir` appears when all of it is written; until then the files lie in a hidden folder beside it.
+
+    Returns:
+        The number of faces of each split.
+
+    Raises:
+        ValueError: if `output_dir` exists and is not an empty folder; or as `load_faces`.
+    """
+    output_dir = Path(output_dir).expanduser().absolute()
+    check_output_dir(output_dir)
+    builder = prepare_faces(dataset, data_dir, cache_dir)
+    sizes = split_sizes(builder)
+    warn_of_sizes(BENCHMARKS[dataset], sizes)
+    with _complete_or_absent(output_dir) as unfinished:
+        (unfinished / "data").mkdir()
+        for split in sizes:
+            _write_split(builder.as_dataset(split=split), split, unfinished / "data")
+        (unfinished / "README.md").write_text(dataset_card(BENCHMARKS[dataset], sizes), encoding="utf-8")
+    return sizes
+
+
+def check_output_dir(output_dir: Path) -> None:
+    """Raises ValueError if `output_dir` exists and is not an empty folder."""
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise ValueError(f"output_dir must be a new or an empty folder, but got {output_dir}, which exists")
+
+
+def check_hub_access(repo_id: str) -> None:
+    """Raises ValueError if `repo_id` is no name of a repository or no valid token is at hand."""
+    huggingface_hub.utils.validate_repo_id(repo_id)
+    with _as_value_error(f"push_to_hub must name a data set that you may write, but signing in for {repo_id} failed"):
+        huggingface_hub.HfApi().whoami()
+
+
+def push_to_hub(folder: str | Path, repo_id: str) -> str:
+    """Uploads a converted folder as a data set, private if it is new, and returns its address.
+
+    Raises:
+        ValueError: if the Hub cannot be reached or refuses.
+    """
+    api = huggingface_hub.HfApi()
+    with _as_value_error(f"{folder} is complete, but its upload to {repo_id} failed"):
+        address = api.create_repo(repo_id, repo_type="dataset", private=True, exist_ok=True)
+        api.upload_folder(repo_id=repo_id, repo_type="dataset", folder_path=folder, commit_message="Upload faces")
+    return str(address)
+
+
+def _write_split(faces: datasets.Dataset, split: str, folder: Path) -> None:
+    count = -(-len(faces) // _FACES_IN_SHARD)
+    tables = faces.with_format("arrow")
+    with tqdm(total=len(faces), desc=f"Writing {split}", unit=" faces") as progress:
+        for shard in range(count):
+            path = folder / f"{split}-{shard:05d}-of-{count:05d}.parquet"
+            with pq.ParquetWriter(path, faces.features.arrow_schema, write_page_index=True) as writer:
+                stop = min((shard + 1) * _FACES_IN_SHARD, len(faces))
+                for start in range(shard * _FACES_IN_SHARD, stop, _FACES_IN_ROW_GROUP):
+                    table = tables[start : min(start + _FACES_IN_ROW_GROUP, stop)]
+                    writer.write_table(embed_table_storage(table))
+                    progress.update(len(table))
+
+
+@contextmanager
+def _complete_or_absent(output_dir: Path) -> Iterator[Path]:
+    """A hidden folder beside `output_dir`, which takes its name at the end and is removed after an error."""
+    unfinished = output_dir.with_name(f".{output_dir.name}.unfinished-{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        if output_dir.is_dir():
+            output_dir.rmdir()
+        unfinished.rename(output_dir)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def _as_value_error(message: str) -> Iterator[None]:
+    """One line for whatever the Hub's client raises: its own errors, the HTTP library's, the operating system's."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{message}: {reason[0]}") from error

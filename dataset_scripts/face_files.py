@@ -1,0 +1,92 @@
+"""Photos and annotations as files on the disk: pairing, checking, fingerprint of a listing."""
+
+import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class FaceFile:
+    """One annotated face: `image_id` is the photo's path below the root, with forward slashes and without suffix."""
+
+    image_id: str
+    photo: Path
+    annotation: Path
+
+
+def pair_annotations(root: Path, folder: Path, suffix: str) -> list[FaceFile]:
+    """The faces in `folder` (not below it), sorted by name: each file ending in `suffix` with the photo of its name.
+
+    Photos without an annotation are left out.
+
+    Raises:
+        ValueError: naming the annotation that has no photo, or more than one.
+    """
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    photos: dict[str, list[Path]] = {}
+    for path in files:
+        if path.suffix.lower() in PHOTO_SUFFIXES:
+            photos.setdefault(path.stem, []).append(path)
+    faces = []
+    for annotation in (path for path in files if path.suffix.lower() == suffix):
+        candidates = photos.get(annotation.stem, [])
+        if len(candidates) != 1:
+            found = " and ".join(photo.name for photo in candidates) or "none"
+            raise ValueError(f"{annotation} must have one photo of the same name beside it, but got {found}")
+        image_id = annotation.relative_to(root).with_suffix("").as_posix()
+        faces.append(FaceFile(image_id, candidates[0], annotation))
+    return faces
+
+
+def fingerprint(root: Path, faces: Iterable[FaceFile]) -> str:
+    """A digest of names, sizes and times of modification, which changes when a file is added, removed or written."""
+    digest = hashlib.sha256()
+    for path in sorted({path for face in faces for path in (face.photo, face.annotation)}):
+        status = path.stat()
+        digest.update(f"{path.relative_to(root).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def check_photo(path: Path) -> str | dict:
+    """Decodes the whole photo and returns what `datasets.Image` should hold of it: the path, as a rule.
+
+    Landmarks refer to the pixels as stored. `datasets.Image` turns a photo by its EXIF orientation, so a photo that
+    has one is returned as PNG bytes without it.
+
+    Raises:
+        ValueError: naming the file, if it cannot be decoded to the end or has more than 8 bits a channel (which
+            `datasets.Image` would turn black and white).
+    """
+    try:
+        with Image.open(path) as photo:
+            photo.load()
+            if photo.mode.startswith(("I", "F")):
+                raise ValueError(f"mode {photo.mode} has more than 8 bits a channel")
+            if photo.getexif().get(Image.ExifTags.Base.Orientation, 1) == 1:
+                return str(path)
+            pixels = photo.convert("RGB").tobytes()
+            stored = io.BytesIO()
+            Image.frombytes("RGB", photo.size, pixels).save(stored, "PNG")
+            return {"bytes": stored.getvalue(), "path": None}
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} must be an image that can be read whole, but got: {error}") from error
+
+
+def resolve_folder(path: str | Path, name: str = "data_dir") -> Path:
+    """The absolute path of an existing folder that is not empty.
+
+    Raises:
+        ValueError: naming the argument and the folder.
+    """
+    folder = Path(path).expanduser().resolve()
+    if not folder.is_dir():
+        raise ValueError(f"{name} must be an existing folder, but got {folder}")
+    if not any(folder.iterdir()):
+        raise ValueError(f"{name} must hold a data set, but {folder} is empty")
+    return folder

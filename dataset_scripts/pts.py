@@ -1,0 +1,39 @@
+"""Reading of `.pts` files, the format of 300W's annotations."""
+
+from pathlib import Path
+
+import numpy as np
+
+
+def read_pts(path: str | Path, num_landmarks: int) -> np.ndarray:
+    """Landmarks (num_landmarks, 2), float64, in pixels of the photo, 0-based (the file counts from 1).
+
+    Takes the official form (`version: 1`, `n_points: 68`, `{`, a row of x and y for each point, `}`) and copies that
+    kept the rows alone.
+
+    Raises:
+        ValueError: naming the file, and the row where one is to blame, if a row is not two finite numbers or the file
+            does not hold exactly `num_landmarks` of them.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} must be a text file of landmarks, but is not text") from None
+    points = [_read_row(path, number, line) for number, line in enumerate(lines, start=1) if _is_row(line)]
+    if len(points) != num_landmarks:
+        raise ValueError(f"{path} must hold {num_landmarks} landmarks, but got {len(points)}")
+    return np.array(points, dtype=np.float64) - 1
+
+
+def _is_row(line: str) -> bool:
+    return bool(line.strip(" \t\r{}\ufeff\x1a")) and not line.strip().lower().startswith(("version", "n_points"))
+
+
+def _read_row(path: str | Path, number: int, line: str) -> tuple[float, float]:
+    try:
+        x, y = (float(word) for word in line.split())
+        if np.isfinite([x, y]).all():
+            return x, y
+    except ValueError:
+        pass
+    raise ValueError(f"{path} must hold two finite numbers on row {number}, but got {line.strip()!r}")

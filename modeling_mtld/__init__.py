@@ -1,0 +1,1 @@
+"""MTLD: facial landmark detection with a multi-scale transformer. These files travel with a checkpoint to the Hub."""

@@ -1,0 +1,177 @@
+"""Normalised mean error of facial landmarks, its failure rate and the area under its cumulative error curve."""
+
+# One import a line: `evaluate` looks for them line by line with a regular expression.
+import datasets
+import evaluate
+import numpy as np
+
+_DESCRIPTION = """
+Scores facial landmarks. The error of a face is the mean distance between predicted and annotated points, divided by
+the face's normaliser (the distance between the outer eye corners, or the size of the face box). Reported are its mean
+over the faces (NME), the share of faces above a threshold (failure rate), and the area under the cumulative error
+curve (AUC). All of them are fractions: multiply by 100 for the percent of published tables.
+"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions: (N, K, 2) predicted points as x, y, in the units of the references. K is any number.
+    references: (N, K, 2) annotated points; NaN where a point is not annotated.
+    normalizers: (N,) one length a face, in the same units, from the annotation and never from the prediction.
+    failure_threshold: a face fails when its error exceeds this fraction. 0.08 (the default) is customary for 300W,
+        0.10 for WFLW and COFW.
+    auc_threshold: where the cumulative error curve ends, a fraction; customary as above.
+    per_landmark: also return the error of each landmark.
+    per_face: also return the error of each face.
+
+Returns a dict of
+    nme: mean error over the faces; each face counts alike, however many of its points are annotated.
+    failure_rate: share of faces whose error exceeds `failure_threshold`.
+    auc: area under the cumulative error curve from 0 to `auc_threshold`, over `auc_threshold`: 1 is perfect.
+    per_landmark: on request, K floats: mean error over the faces where the landmark is annotated, NaN if it never is.
+    per_face: on request, N floats.
+
+Raises ValueError for shapes that do not match, a prediction that is not finite, a face without any annotated point,
+an infinite reference, and normalizers or thresholds that are not positive and finite.
+
+Examples:
+
+    >>> nme = evaluate.load("space/nme")
+    >>> reference = [[0, 0], [10, 0], [float("nan"), float("nan")]]
+    >>> prediction = [[0, 1], [10, 0], [7, 7]]
+    >>> nme.compute(predictions=[prediction], references=[reference], normalizers=[10])
+    {'nme': 0.05, 'failure_rate': 0.0, 'auc': 0.375}
+    >>> nme.add(prediction=prediction, reference=reference, normalizers=10)
+    >>> nme.compute(failure_threshold=0.04, per_landmark=True)
+    {'nme': 0.05, 'failure_rate': 1.0, 'auc': 0.375, 'per_landmark': [0.1, 0.0, nan]}
+"""
+
+_CITATION = """
+@inproceedings{sagonas2013300,
+  title = {300 Faces in-the-Wild Challenge: The First Facial Landmark Localization Challenge},
+  author = {Sagonas, Christos and Tzimiropoulos, Georgios and Zafeiriou, Stefanos and Pantic, Maja},
+  booktitle = {IEEE International Conference on Computer Vision Workshops},
+  pages = {397--403},
+  year = {2013}
+}
+"""
+
+
+def compute_nme(
+    predictions,
+    references,
+    normalizers,
+    failure_threshold: float = 0.08,
+    auc_threshold: float = 0.08,
+    per_landmark: bool = False,
+    per_face: bool = False,
+) -> dict:
+    """NME, failure rate and AUC as fractions, computed in float64.
+
+    Args:
+        predictions: (N, K, 2) predicted points.
+        references: (N, K, 2) annotated points in the same frame and units; one with a NaN coordinate is unannotated.
+        normalizers: (N,) one positive length a face, in the same units.
+        failure_threshold: a face fails when its error exceeds this fraction.
+        auc_threshold: end of the cumulative error curve, a fraction.
+        per_landmark: add `per_landmark`, a list of K floats, NaN for a landmark that no face has.
+        per_face: add `per_face`, a list of N floats.
+
+    Returns:
+        A dict of floats `nme`, `failure_rate`, `auc`, and the lists asked for.
+
+    Raises:
+        ValueError: if shapes do not match, a prediction is not finite, a reference is infinite, a face has no
+            annotated point, or a normalizer or threshold is not positive and finite.
+    """
+    failure_threshold = _threshold("failure_threshold", failure_threshold)
+    auc_threshold = _threshold("auc_threshold", auc_threshold)
+    errors = _point_errors(predictions, references, normalizers)
+    faces = np.nanmean(errors, axis=1)
+    # The empirical curve is a step of 1 / N at each face's error e, which adds (t - e) / N to the area up to t.
+    scores = {
+        "nme": float(faces.mean()),
+        "failure_rate": float((faces > failure_threshold).mean()),
+        "auc": float(np.clip(1 - faces / auc_threshold, 0, None).mean()),
+    }
+    if per_landmark:
+        counts = (~np.isnan(errors)).sum(axis=0)
+        sums = np.nansum(errors, axis=0)
+        scores["per_landmark"] = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0).tolist()
+    if per_face:
+        scores["per_face"] = faces.tolist()
+    return scores
+
+
+def _point_errors(predictions, references, normalizers) -> np.ndarray:
+    """Errors (N, K) over the face's normalizer, NaN where unannotated. Raises ValueError as `compute_nme` says."""
+    predictions = _points("predictions", predictions)
+    references = _points("references", references)
+    if predictions.shape != references.shape:
+        raise ValueError(
+            f"predictions must have the shape of references {references.shape}, but got {predictions.shape}"
+        )
+    normalizers = _normalizers(normalizers, len(references))
+    bad = np.argwhere(~np.isfinite(predictions))
+    if len(bad):
+        face, point, axis = bad[0]
+        raise ValueError(
+            f"predictions must be finite, but got {predictions[face, point, axis]} at face {face}, point {point}"
+        )
+    bad = np.argwhere(np.isinf(references))
+    if len(bad):
+        raise ValueError(f"references must be finite or NaN, but got inf at face {bad[0, 0]}, point {bad[0, 1]}")
+    errors = np.linalg.norm(predictions - references, axis=-1) / normalizers[:, None]
+    empty = np.flatnonzero(np.isnan(errors).all(axis=1))
+    if len(empty):
+        raise ValueError(f"references must have an annotated point in each face, but got only NaN for face {empty[0]}")
+    return errors
+
+
+def _points(name: str, values) -> np.ndarray:
+    array = _float64(name, values, "(faces, points, 2)")
+    if array.ndim != 3 or array.shape[2] != 2 or 0 in array.shape:
+        raise ValueError(f"{name} must be numbers of shape (faces, points, 2), but got shape {array.shape}")
+    return array
+
+
+def _normalizers(values, faces: int) -> np.ndarray:
+    array = _float64("normalizers", values, f"({faces},)")
+    if array.shape != (faces,):
+        raise ValueError(f"normalizers must be one number a face, shape ({faces},), but got shape {array.shape}")
+    bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
+    if len(bad):
+        raise ValueError(f"normalizers must be positive and finite, but got {array[bad[0]]} for face {bad[0]}")
+    return array
+
+
+def _float64(name: str, values, shape: str) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers of shape {shape}, but got: {error}") from None
+
+
+def _threshold(name: str, value) -> float:
+    array = _float64(name, value, "()")
+    if array.shape != () or not np.isfinite(array) or array <= 0:
+        raise ValueError(f"{name} must be a positive fraction, but got {value!r}")
+    return float(array)
+
+
+class NME(evaluate.Metric):
+    """`compute_nme` as a metric: `compute`, or `add` and `add_batch` followed by `compute`."""
+
+    def _info(self):
+        points = datasets.Sequence(datasets.Sequence(datasets.Value("float64")))
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features(
+                {"predictions": points, "references": points, "normalizers": datasets.Value("float64")}
+            ),
+            reference_urls=["https://ibug.doc.ic.ac.uk/resources/300-W/"],
+        )
+
+    def _compute(self, predictions, references, normalizers, **options):
+        return compute_nme(predictions, references, normalizers, **options)
