@@ -1,15 +1,22 @@
 """Trains and evaluates MTLD on faces with landmarks.
 
     accelerate launch train_accelerate.py --dataset 300w --data_dir 300w --output_dir outputs/mtld-r18
-    accelerate launch train_accelerate.py --dataset 300w --data_dir 300w --eval_only \
+    accelerate launch train_accelerate.py --dataset 300w --data_dir 300w --eval_only \\
         --model_name_or_path outputs/mtld-r18 --eval_splits common
 
-The defaults are the paper's recipe (Section 4.1). Every row of its Tables 3 and 5 is this command with `--config`, such
-as `--config use_structure_loss=false` or `--config num_neighbors=10`. `accelerate launch` brings several processes,
-GPUs and machines; `accelerate config` asks what there is.
+The defaults are the paper's recipe (Section 4.1). Every row of its Tables 3 and 5 is this command with `--config`,
+such as `--config use_structure_loss=false` or `--config num_neighbors=10`; all modules off (its "Base") is
+`--config use_multiscale_transformer=false use_heatmap_loss=false use_structure_loss=false`.
+
+A checkpoint is written after each epoch; a training that was interrupted goes on with the same command and
+`--resume_from_checkpoint latest`. The model of the last epoch is written to --output_dir, with its card.
+
+`accelerate launch` brings several processes, GPUs and machines; `accelerate config` asks what there is. On wrong input
+this script prints one line and exits with status 2; `accelerate launch --quiet` adds nothing to it.
 """
 
 import argparse
+import dataclasses
 import logging
 import math
 import os
@@ -28,59 +35,100 @@ from tqdm.auto import tqdm
 
 from dataset_scripts import BENCHMARKS, load_faces, select_images
 from dataset_scripts.augmentation import Augmentation, FaceCrops, mean_face
-from dataset_scripts.model_card import write_model_card
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
+from modeling_mtld.model_card import Stage, git_commit, library_versions, read_stages, shown_command, write_model_card
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 
 logger = logging.getLogger("train")
-METRIC = Path(__file__).parent / "space" / "nme"
+ROOT = Path(__file__).resolve().parent
+METRIC = ROOT / "space" / "nme"
 DECAYS = (70 / 150, 120 / 150)  # of the training, each dividing the learning rate by 10: the paper's epochs 70 and 120
+OPTION_OF_FIELD = {  # fields of MTLDConfig that have an option of their own or follow from the benchmark
+    "backbone": "--backbone",
+    "backbone_config": "--backbone",
+    "image_size": "--image_size",
+    "num_landmarks": "--dataset",
+    "landmark_names": "--dataset",
+    "flip_pairs": "--dataset",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise ValueError(message)
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    """The options; `command` holds them as typed. Raises ValueError on wrong ones."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     data = parser.add_argument_group("data")
     data.add_argument("--dataset", default="300w", choices=sorted(BENCHMARKS), help="benchmark (default: %(default)s)")
     data.add_argument("--data_dir", required=True, help="official folders, or their Parquet conversion")
     data.add_argument("--train_split", default="train", help="split to train on (default: %(default)s)")
     data.add_argument(
-        "--eval_splits", nargs="+", default=["common"], help="splits to score (default: common); any a+b"
+        "--eval_splits",
+        nargs="+",
+        default=["common"],
+        metavar="SPLIT",
+        help="splits to score, each by itself (default: common); common+challenging scores two as one",
     )
     data.add_argument(
         "--validation_list",
         metavar="FILE",
-        help="photos of the training split, one a line, to be left out of training and scored instead of --eval_splits",
+        help="photos of the training split, one a line, to leave out of training and score instead of --eval_splits",
     )
-    data.add_argument("--normalizer", help="of the NME; by default the benchmark's first, such as inter-ocular")
+    data.add_argument("--normalizer", help="of the NME: inter-ocular (300w's default), inter-pupil")
     data.add_argument("--num_workers", type=int, default=2, help="processes that load faces (default: %(default)s)")
 
     model = parser.add_argument_group("model")
-    model.add_argument("--model_name_or_path", help="MTLD checkpoint to start from, or to evaluate")
+    model.add_argument(
+        "--model_name_or_path",
+        metavar="DIR_OR_ID",
+        help="MTLD checkpoint to start from or to evaluate; without it, a new model around --backbone",
+    )
     model.add_argument("--backbone", default="resnet18", help="timm model (default: %(default)s)")
-    model.add_argument("--backbone_checkpoint", metavar="FILE", help="timm weights from a file instead of the Hub")
-    model.add_argument("--random_backbone", action="store_true", help="start the backbone without pretrained weights")
+    weights = model.add_mutually_exclusive_group()
+    weights.add_argument("--backbone_checkpoint", metavar="FILE", help="timm weights from a file instead of the Hub")
+    weights.add_argument("--random_backbone", action="store_true", help="no pretrained weights for the backbone")
     model.add_argument("--image_size", type=int, default=256, help="side of the crop in pixels (default: %(default)s)")
     model.add_argument(
         "--config",
-        nargs="*",
+        nargs="+",
+        action="extend",
+        type=config_field,
         default=[],
         metavar="NAME=VALUE",
         help="any field of MTLDConfig, such as use_heatmap_loss=false num_neighbors=3",
     )
 
     training = parser.add_argument_group("training")
-    training.add_argument("--output_dir", help="where the model, checkpoints and logs go")
+    training.add_argument("--output_dir", help="where the model, checkpoints/ and logs/ go")
     training.add_argument("--epochs", type=int, default=150, help="(default: %(default)s)")
     training.add_argument("--batch_size", type=int, default=64, help="faces a process and step (default: %(default)s)")
     training.add_argument(
-        "--learning_rate", type=float, default=3e-4, help="of Adam; see DECAYS (default: %(default)s)"
+        "--learning_rate",
+        type=float,
+        default=3e-4,
+        help="of Adam, until the first of --decay_epochs (default: %(default)s)",
     )
-    training.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    training.add_argument(
+        "--decay_epochs",
+        type=int,
+        nargs="*",
+        metavar="EPOCH",
+        help="after which the learning rate is divided by 10 (default: 70 and 120 of 150, and the same shares of "
+        "other --epochs; none given: never)",
+    )
+    training.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: %(default)s)")
     training.add_argument("--mixed_precision", choices=["no", "bf16", "fp16"], help="(default: as accelerate says)")
-    training.add_argument("--eval_every", type=int, default=1, help="epochs between evaluations; 0: only at the end")
+    training.add_argument(
+        "--eval_every",
+        type=int,
+        default=1,
+        help="epochs between evaluations; 0: only at the end (default: %(default)s)",
+    )
     training.add_argument(
         "--resume_from_checkpoint",
         metavar="latest|DIR",
@@ -88,36 +136,59 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     training.add_argument("--eval_only", action="store_true", help="score --model_name_or_path and stop")
     args = parser.parse_args(argv)
-    check_args(parser, args)
+    check_args(args)
+    args.command = shown_command(["accelerate", "launch", "train_accelerate.py", *argv])
     return args
 
 
-def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace):
+def config_field(text: str) -> tuple[str, object]:
+    """NAME=VALUE of --config as name and value; MTLDConfig checks the value."""
+    name, equals, value = text.partition("=")
+    if not equals or name not in MTLDConfig.__annotations__:
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE with a field of MTLDConfig, but got {text!r}")
+    if name in OPTION_OF_FIELD:
+        raise argparse.ArgumentTypeError(f"{name} must be given by {OPTION_OF_FIELD[name]}, but got {text!r}")
+    try:
+        return name, float(value) if MTLDConfig.__annotations__[name] is float else yaml.safe_load(value)
+    except (ValueError, yaml.YAMLError):
+        raise argparse.ArgumentTypeError(f"{name} must have a value of its kind, but got {text!r}") from None
+
+
+def check_args(args: argparse.Namespace):
     if args.eval_only and not args.model_name_or_path:
-        parser.error("--eval_only needs --model_name_or_path")
+        raise ValueError("--eval_only needs --model_name_or_path")
     if not args.eval_only and not args.output_dir:
-        parser.error("training needs --output_dir")
+        raise ValueError("training needs --output_dir")
     for name in ("epochs", "batch_size", "learning_rate", "image_size"):
-        if getattr(args, name) <= 0:
-            parser.error(f"--{name} must be positive, but got {getattr(args, name)}")
-    if args.image_size % 32:
-        parser.error(f"--image_size must be a multiple of 32, but got {args.image_size}")
-    for item in args.config:
-        name, equals, _ = item.partition("=")
-        if not equals or not hasattr(MTLDConfig, name):
-            parser.error(f"--config takes NAME=VALUE with the name of a field of MTLDConfig, but got {item!r}")
+        if not 0 < getattr(args, name) < math.inf:
+            raise ValueError(f"--{name} must be positive, but got {getattr(args, name)}")
+    for name in ("num_workers", "eval_every", "seed"):
+        if getattr(args, name) < 0:
+            raise ValueError(f"--{name} must not be negative, but got {getattr(args, name)}")
+    for name in ("validation_list", "backbone_checkpoint"):
+        if getattr(args, name) and not Path(getattr(args, name)).is_file():
+            raise ValueError(f"--{name} must be an existing file, but got {getattr(args, name)}")
+    kinds = BENCHMARKS[args.dataset].normalizer_points
+    if args.normalizer and args.normalizer not in kinds:
+        raise ValueError(f"--normalizer must be one of {', '.join(kinds)}, but got {args.normalizer}")
+    if not args.eval_only and args.resume_from_checkpoint is None:
+        folder = Path(args.output_dir)
+        if (folder / "config.json").exists() or any(folder.glob("checkpoints/epoch_*")):
+            raise ValueError(
+                f"--output_dir must hold no training yet, but got {folder}; "
+                "--resume_from_checkpoint latest goes on with it"
+            )
 
 
 def build_model(args) -> MTLDForFacialLandmarkDetection:
     """The checkpoint of --model_name_or_path, or a new model with a pretrained backbone; fields of --config on top."""
     benchmark = BENCHMARKS[args.dataset]
-    fields = {"image_size": args.image_size}
-    fields |= {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in args.config)}
+    fields = {"image_size": args.image_size, **dict(args.config)}
     if args.model_name_or_path:
-        model = MTLDForFacialLandmarkDetection.from_pretrained(args.model_name_or_path, **fields)
+        model = load_checkpoint(args.model_name_or_path, fields)
         if model.config.num_landmarks != benchmark.num_landmarks:
             raise ValueError(
-                f"model_name_or_path must predict the {benchmark.num_landmarks} landmarks of {args.dataset}, "
+                f"--model_name_or_path must predict the {benchmark.num_landmarks} landmarks of {args.dataset}, "
                 f"but {args.model_name_or_path} predicts {model.config.num_landmarks}"
             )
         return model
@@ -134,22 +205,35 @@ def build_model(args) -> MTLDForFacialLandmarkDetection:
     return model
 
 
+def load_checkpoint(path: str, fields: dict) -> MTLDForFacialLandmarkDetection:
+    try:
+        settings, _ = MTLDConfig.get_config_dict(path)
+        if settings.get("model_type") != MTLDConfig.model_type:
+            raise ValueError(f"a model of type {settings.get('model_type')!r}")
+        return MTLDForFacialLandmarkDetection.from_pretrained(path, **fields)
+    except Exception as error:  # transformers, safetensors and the Hub's client each raise their own
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"--model_name_or_path must be an MTLD checkpoint, but got {path}: {reason}") from error
+
+
 def load_splits(args, processor) -> tuple[FaceCrops | None, dict[str, FaceCrops]]:
     """The augmented training faces, or None for --eval_only, and the faces to score by name."""
-    pairs = BENCHMARKS[args.dataset].flip_pairs
     train = None
     if args.validation_list:
         faces = load_faces(args.dataset, args.data_dir, args.train_split)
-        scored = {"validation": FaceCrops(select_images(faces, args.validation_list, keep=True), processor)}
+        splits = {"validation": select_images(faces, args.validation_list, keep=True)}
         train = select_images(faces, args.validation_list, keep=False)
     else:
         splits = {name: load_faces(args.dataset, args.data_dir, name) for name in args.eval_splits}
-        scored = {name: FaceCrops(faces, processor) for name, faces in splits.items()}
+    if not args.eval_only and train is None:
+        train = load_faces(args.dataset, args.data_dir, args.train_split)
+    for name, faces in {"training": train, **splits}.items():
+        if faces is not None and len(faces) == 0:
+            raise ValueError(f"{args.data_dir} must have faces for {name}, but these options leave none")
+    scored = {name: FaceCrops(faces, processor) for name, faces in splits.items()}
     if args.eval_only:
         return None, scored
-    if train is None:
-        train = load_faces(args.dataset, args.data_dir, args.train_split)
-    return FaceCrops(train, processor, Augmentation(), pairs, args.seed), scored
+    return FaceCrops(train, processor, Augmentation(), BENCHMARKS[args.dataset].flip_pairs, args.seed), scored
 
 
 @torch.no_grad()
@@ -171,14 +255,18 @@ def evaluate_model(accelerator, model, loaders, args) -> dict[str, dict[str, flo
         threshold = benchmark.failure_threshold
         results[name] = metric.compute(failure_threshold=threshold, auc_threshold=threshold)
         results[name]["faces"] = len(loader.dataset)
-    model.train()
     return results
 
 
-def print_results(results: dict[str, dict[str, float]], args):
+def normalizer_name(args) -> str:
+    return args.normalizer or next(iter(BENCHMARKS[args.dataset].normalizer_points))
+
+
+def print_results(accelerator, results: dict[str, dict[str, float]], args):
     """One line a split, in percent, with the normaliser."""
-    benchmark = BENCHMARKS[args.dataset]
-    normalizer = args.normalizer or next(iter(benchmark.normalizer_points))
+    if not accelerator.is_main_process:
+        return
+    benchmark, normalizer = BENCHMARKS[args.dataset], normalizer_name(args)
     limit = f"{benchmark.failure_threshold:.0%}"
     for name, scores in results.items():
         tqdm.write(
@@ -189,40 +277,42 @@ def print_results(results: dict[str, dict[str, float]], args):
 
 def train_epoch(accelerator, model, loader, optimizer, epoch: int, args) -> dict[str, float]:
     """One pass over the training faces. Returns the means of the loss and its terms, and faces a second."""
+    model.train()  # `from_pretrained` and the scoring leave it in evaluation mode
     totals, start = {}, time.perf_counter()
-    bar = tqdm(loader, desc=f"epoch {epoch + 1}/{args.epochs}", disable=not accelerator.is_main_process)
-    for step, batch in enumerate(bar, 1):
-        output = model(**batch)
-        if not torch.isfinite(output.loss):
-            raise ValueError(
-                f"the loss must be finite, but got {output.loss.item()} in epoch {epoch + 1}, step {step}"
-            )
-        accelerator.backward(output.loss)
-        optimizer.step()
-        optimizer.zero_grad()
-        for name, value in {"loss": output.loss.detach(), **output.loss_dict}.items():
-            totals[name] = totals.get(name, 0) + value.item()
-        speed = step * args.batch_size * accelerator.num_processes / (time.perf_counter() - start)
-        means = {name: total / step for name, total in totals.items()}
-        rate = optimizer.param_groups[0]["lr"]
-        bar.set_postfix({**{k: f"{v:.4f}" for k, v in means.items()}, "lr": f"{rate:.0e}", "img/s": f"{speed:.0f}"})
+    name = f"epoch {epoch + 1}/{args.epochs}"
+    with tqdm(loader, desc=name, disable=not accelerator.is_main_process) as bar:
+        for step, batch in enumerate(bar, 1):
+            output = model(**batch)
+            if not torch.isfinite(output.loss):
+                raise ValueError(f"the loss must be finite, but got {output.loss.item()} in {name}, step {step}")
+            accelerator.backward(output.loss)
+            optimizer.step()
+            optimizer.zero_grad()
+            for term, value in {"loss": output.loss.detach(), **output.loss_dict}.items():
+                totals[term] = totals.get(term, 0) + value.item()
+            speed = step * args.batch_size * accelerator.num_processes / (time.perf_counter() - start)
+            means = {term: total / step for term, total in totals.items()}
+            rate = optimizer.param_groups[0]["lr"]
+            shown = {term: f"{mean:.4f}" for term, mean in means.items()}
+            bar.set_postfix({**shown, "lr": f"{rate:.0e}", "img/s": f"{speed:.0f}"})
     return {**means, "images_per_second": speed, "learning_rate": rate}
 
 
 def save_checkpoint(accelerator, folder: Path, epoch: int):
-    """Everything that --resume_from_checkpoint needs, under a temporary name first; then the older ones go."""
-    finished = folder / f"epoch_{epoch:04d}"
+    """Everything that --resume_from_checkpoint needs, under a temporary name first. The last two are kept."""
+    kept = [folder / f"epoch_{number:04d}" for number in (epoch, epoch - 1)]
     temporary = folder / f"tmp_{epoch:04d}"
     accelerator.save_state(temporary, safe_serialization=True)
     if accelerator.is_main_process:
-        shutil.rmtree(finished, ignore_errors=True)
-        temporary.rename(finished)
-        for older in sorted(folder.glob("epoch_*"))[:-2]:
-            shutil.rmtree(older)
+        shutil.rmtree(kept[0], ignore_errors=True)
+        temporary.rename(kept[0])
+        for other in [*folder.glob("epoch_*"), *folder.glob("tmp_*")]:  # tmp_*: of a training killed while saving
+            if other not in kept:
+                shutil.rmtree(other)
     accelerator.wait_for_everyone()
 
 
-def resume(accelerator, args, folder: Path) -> int:
+def resume(accelerator, args, folder: Path, scheduler) -> int:
     """Loads a checkpoint; returns the number of finished epochs."""
     if args.resume_from_checkpoint is None:
         return 0
@@ -233,27 +323,67 @@ def resume(accelerator, args, folder: Path) -> int:
         logger.warning("no checkpoint in %s yet: starting from the beginning", folder)
         return 0
     if not (found[-1] / "model.safetensors").is_file():
-        raise ValueError(f"resume_from_checkpoint must be a checkpoint folder or 'latest', but got {found[-1]}")
-    accelerator.load_state(found[-1])
-    return int(found[-1].name.rpartition("_")[2])
+        raise ValueError(f"--resume_from_checkpoint must be a checkpoint's folder or 'latest', but got {found[-1]}")
+    milestones = scheduler.milestones
+    try:
+        accelerator.load_state(found[-1])
+    except Exception as error:  # safetensors, pickle and torch each raise their own
+        raise ValueError(
+            f"--resume_from_checkpoint must be whole and of a training with the same arguments, but got {found[-1]}: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
+    if scheduler.milestones != milestones or scheduler.last_epoch > args.epochs:
+        raise ValueError(f"--epochs must be that of the training in {found[-1]}, but got {args.epochs}")
+    return scheduler.last_epoch
 
 
 @torch.no_grad()
 def round_weights(model):
-    """Rounds the weights to half precision, as they are saved, so that the last scores are those of the saved model."""
+    """Rounds the weights to half precision, as they are saved, so that the last scores are of the saved model."""
     for weights in [*model.parameters(), *model.buffers()]:
         if weights.is_floating_point():
             weights.copy_(weights.half())
 
 
-def save_model(accelerator, model, processor, args, results):
+def describe_training(accelerator, args, faces: int) -> Stage:
+    """What the model card tells of this training, but for its results. `faces` is the number it is trained on."""
+    benchmark = BENCHMARKS[args.dataset]
+    processes = "1 process" if accelerator.num_processes == 1 else f"{accelerator.num_processes} processes"
+    precision = {"no": "float32"}.get(accelerator.mixed_precision, f"{accelerator.mixed_precision} autocast")
+    return Stage(
+        command=args.command,
+        dataset=benchmark.name,
+        title=benchmark.title,
+        homepage=benchmark.homepage,
+        licence=benchmark.licence,
+        split=args.train_split,
+        faces=faces,
+        official_faces=benchmark.splits.get(args.train_split),
+        epochs=args.epochs,
+        seed=args.seed,
+        setting=f"{processes} on {accelerator.device.type}, {precision}",
+        versions=library_versions(),
+        commit=git_commit(ROOT),
+        normalizer=normalizer_name(args),
+        threshold=benchmark.failure_threshold,
+    )
+
+
+def save_model(accelerator, model, processor, args, stages: list[Stage]):
     """The trained model as a directory for the Hub, in half precision, which loads as float32."""
-    if accelerator.is_main_process:
-        model = accelerator.unwrap_model(model)
-        half = {name: w.half() if w.is_floating_point() else w for name, w in model.state_dict().items()}
-        model.save_pretrained(args.output_dir, state_dict=half)
-        processor.save_pretrained(args.output_dir)
-        write_model_card(args, model.config, results)
+    if not accelerator.is_main_process:
+        return
+    model, directory = accelerator.unwrap_model(model), Path(args.output_dir)
+    half = {name: w.half() if w.is_floating_point() else w for name, w in model.state_dict().items()}
+    unfinished = directory / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(unfinished, state_dict=half)
+    processor.save_pretrained(unfinished)
+    write_model_card(unfinished, model.config, stages)
+    for file in sorted(unfinished.iterdir(), key=lambda file: file.name == "config.json"):
+        os.replace(file, directory / file.name)  # config.json last: without it, nothing loads the rest
+    unfinished.rmdir()
+    tqdm.write(f"{directory} holds the model of the last epoch")
 
 
 def main(args):
@@ -263,7 +393,7 @@ def main(args):
         project_dir=args.output_dir,
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=args.seed),
     )
-    logging.basicConfig(level=logging.INFO if accelerator.is_main_process else logging.ERROR, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING if accelerator.is_main_process else logging.ERROR, format="%(message)s")
     set_seed(args.seed)
     processor = MTLDImageProcessor(size=args.image_size)
     with accelerator.main_process_first():  # which prepares the faces in the cache for the others
@@ -273,13 +403,14 @@ def main(args):
     scored = {name: accelerator.prepare(DataLoader(faces, **options)) for name, faces in scored_faces.items()}
     if args.eval_only:
         model = accelerator.prepare(model)
-        print_results(evaluate_model(accelerator, model, scored, args), args)
+        print_results(accelerator, evaluate_model(accelerator, model, scored, args), args)
         return
 
     if not args.model_name_or_path:
         model.set_mean_face(mean_face(train_faces.faces))
+    stages = [*read_stages(args.model_name_or_path), describe_training(accelerator, args, len(train_faces))]
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
-    milestones = [round(share * args.epochs) for share in DECAYS]
+    milestones = [round(share * args.epochs) for share in DECAYS] if args.decay_epochs is None else args.decay_epochs
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
     loader = DataLoader(train_faces, shuffle=True, drop_last=len(train_faces) > args.batch_size, **options)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
@@ -287,7 +418,7 @@ def main(args):
     accelerator.init_trackers("logs")
 
     folder = Path(args.output_dir) / "checkpoints"
-    for epoch in range(resume(accelerator, args, folder), args.epochs):
+    for epoch in range(resume(accelerator, args, folder, scheduler), args.epochs):
         train_faces.set_epoch(epoch)
         loader.set_epoch(epoch)
         log = train_epoch(accelerator, model, loader, optimizer, epoch, args)
@@ -295,18 +426,36 @@ def main(args):
         save_checkpoint(accelerator, folder, epoch + 1)
         if args.eval_every and (epoch + 1) % args.eval_every == 0 and epoch + 1 < args.epochs:
             results = evaluate_model(accelerator, model, scored, args)
-            print_results(results, args)
+            print_results(accelerator, results, args)
             log |= {f"{split}/{name}": value for split, scores in results.items() for name, value in scores.items()}
         accelerator.log(log, step=epoch + 1)
     round_weights(accelerator.unwrap_model(model))
     results = evaluate_model(accelerator, model, scored, args)
-    print_results(results, args)
-    save_model(accelerator, model, processor, args, results)
+    print_results(accelerator, results, args)
+    stages[-1] = dataclasses.replace(stages[-1], results=results)
+    save_model(accelerator, model, processor, args, stages)
     accelerator.end_training()
 
 
-if __name__ == "__main__":
+def run(argv=None) -> int:
+    """The command. Returns the exit status: 0, or after one line on stderr 2 (wrong input) or 130 (interrupted)."""
     try:
-        main(parse_args())
-    except ValueError as error:
-        sys.exit(f"train_accelerate.py: {error}")
+        main(parse_args(argv))
+    except (ValueError, OSError) as error:
+        print(f"train_accelerate.py: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("train_accelerate.py: interrupted; --resume_from_checkpoint latest goes on with it", file=sys.stderr)
+        return 130
+    return 0
+
+
+def one_line(error: Exception) -> str:
+    message = str(error)
+    if "in DataLoader worker process" in message:  # a traceback, with the error itself at its end
+        message = message.rpartition(f"{type(error).__name__}: ")[2]
+    return " ".join(message.split())
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -87,6 +87,9 @@ class FaceCrops(torch.utils.data.Dataset):
         augmentation: None leaves the faces as they are.
         flip_pairs: of landmarks that change places in a mirrored face.
         seed: of everything drawn.
+
+    Raises:
+        ValueError: naming the face, if its photo cannot be decoded or its box has no area.
     """
 
     def __init__(self, faces, processor, augmentation: Augmentation | None = None, flip_pairs=(), seed: int = 0):
@@ -101,11 +104,16 @@ class FaceCrops(torch.utils.data.Dataset):
         return len(self.faces)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        face = self.faces[index]
+        try:
+            return self._cut(self.faces[index], np.random.default_rng((self.seed, self.epoch, index)))
+        except (ValueError, OSError) as error:
+            name = self.faces.select_columns("image_id")[index]["image_id"]
+            raise ValueError(f"face {name}: {error}") from error
+
+    def _cut(self, face: dict, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         image = np.asarray(face["image"].convert("RGB"))
         landmarks = np.asarray(face["landmarks"], dtype=np.float64)
         size, enlargement = self.processor.size["height"], self.processor.box_enlargement
-        rng = np.random.default_rng((self.seed, self.epoch, index))
         if self.augmentation is None:
             matrix, flip = crop_matrix(face["box"], size, enlargement), False
         else:

@@ -1,8 +1,24 @@
 """Configuration of MTLD."""
 
+import math
+
 from transformers import PreTrainedConfig, TimmBackboneConfig
 
+from .publishing_mtld import complete_checkpoint
+
 STRIDES = (8, 16, 32)  # of the feature maps s3, s4 and s5 (Section 3.2)
+RESERVED = {"pretrained", "features_only", "out_indices"}  # of timm.create_model, which the model sets itself
+LEAST = {  # of the fields that are whole numbers
+    "image_size": STRIDES[-1],
+    "num_landmarks": 1,
+    "hidden_size": 1,
+    "num_attention_heads": 1,
+    "intermediate_size": 1,
+    "decoder_intermediate_size": 1,
+    "encoder_layers": 0,
+    "decoder_layers": 1,
+    "num_neighbors": 0,
+}
 
 
 class MTLDConfig(PreTrainedConfig):
@@ -68,6 +84,8 @@ class MTLDConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.backbone_kwargs = dict(self.backbone_kwargs or {})
+        for name in sorted(RESERVED & self.backbone_kwargs.keys()):
+            raise ValueError(f"backbone_kwargs must not set {name}, but got {self.backbone_kwargs[name]!r}")
         if self.backbone_config is None:
             self.backbone_config = TimmBackboneConfig(
                 backbone=self.backbone, out_indices=_stage_indices(self.backbone, self.backbone_kwargs)
@@ -75,36 +93,78 @@ class MTLDConfig(PreTrainedConfig):
         elif isinstance(self.backbone_config, dict):
             known = {key: value for key, value in self.backbone_config.items() if key != "model_type"}
             self.backbone_config = TimmBackboneConfig(**known)
-        self.backbone = self.backbone_config.backbone
-        self._check()
+        self.backbone = getattr(self.backbone_config, "backbone", None)
+        self.check()
         super().__post_init__(**kwargs)
 
-    def _check(self):
-        for name in ("image_size", "num_landmarks", "hidden_size", "num_attention_heads", "decoder_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, but got {getattr(self, name)}")
+    def check(self):
+        """Raises the ValueErrors; the model asks again, as `from_pretrained` sets fields on what is built already."""
+        self._check_backbone()
+        self._check_numbers()
+        self._check_switches()
+        self._check_landmarks()
+
+    def _check_backbone(self):
+        config = self.backbone_config
+        if not isinstance(config, TimmBackboneConfig) or not isinstance(config.backbone, str):
+            raise ValueError(f"backbone_config must be a TimmBackboneConfig with a backbone, but got {config!r}")
+        if len(config.out_indices or ()) != len(STRIDES):
+            raise ValueError(
+                f"backbone_config must have the out_indices of the feature maps at strides {STRIDES}, "
+                f"but got {config.out_indices}"
+            )
+        if self.backbone != config.backbone:
+            raise ValueError(f"backbone must be that of backbone_config ({config.backbone}), but got {self.backbone}")
+
+    def _check_numbers(self):
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, but got {value!r}")
+        for name in ("heatmap_sigma", "coordinate_loss_weight", "heatmap_loss_weight", "structure_loss_weight"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} must be a finite number of at least 0, but got {value!r}")
+        if self.heatmap_sigma == 0:
+            raise ValueError("heatmap_sigma must be positive, but got 0")
+        if self.image_size % STRIDES[-1]:
+            raise ValueError(f"image_size must be a multiple of {STRIDES[-1]}, but got {self.image_size}")
         if self.hidden_size % 4 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size must be a multiple of 4 and of num_attention_heads ({self.num_attention_heads}), "
                 f"but got {self.hidden_size}"
             )
-        if self.heatmap_size is not None and self.heatmap_size * STRIDES[0] % self.image_size:
-            raise ValueError(
-                f"heatmap_size must be a multiple of image_size / 8 ({self.image_size / 8:g}), "
-                f"but got {self.heatmap_size}"
-            )
+
+    def _check_switches(self):
+        for name in ("use_multiscale_transformer", "use_heatmap_loss", "use_structure_loss"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, but got {getattr(self, name)!r}")
         if self.structure_distance not in ("squared", "euclidean"):
             raise ValueError(
                 f"structure_distance must be 'squared' or 'euclidean', but got {self.structure_distance!r}"
             )
-        if self.landmark_names is not None and len(self.landmark_names) != self.num_landmarks:
+        size, cells = self.heatmap_size, self.image_size // STRIDES[0]
+        if size is not None and (not isinstance(size, int) or size < cells or size % cells):
+            raise ValueError(f"heatmap_size must be a multiple of image_size / 8 ({cells}), but got {size!r}")
+
+    def _check_landmarks(self):
+        count = self.num_landmarks
+        if self.landmark_names is not None and len(self.landmark_names) != count:
             raise ValueError(
-                f"landmark_names must hold num_landmarks ({self.num_landmarks}) names, "
-                f"but got {len(self.landmark_names)}"
+                f"landmark_names must hold num_landmarks ({count}) names, but got {len(self.landmark_names)}"
             )
         for pair in self.flip_pairs or []:
-            if len(pair) != 2 or not all(0 <= index < self.num_landmarks for index in pair):
-                raise ValueError(f"flip_pairs must be pairs of indices below {self.num_landmarks}, but got {pair}")
+            numbers = pair if isinstance(pair, list | tuple) else [pair]
+            if len(numbers) != 2 or not all(isinstance(index, int) and 0 <= index < count for index in numbers):
+                raise ValueError(f"flip_pairs must be pairs of indices below {count}, but got {pair}")
+
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
+        """Writes config.json with all that the Auto classes and pipelines ask of it, and the code that they load.
+
+        `MTLDForFacialLandmarkDetection.save_pretrained` comes here before anything goes to the Hub.
+        """
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        complete_checkpoint(save_directory, self._name_or_path)
 
 
 def _stage_indices(backbone: str, backbone_kwargs: dict) -> list[int]:
@@ -112,14 +172,17 @@ def _stage_indices(backbone: str, backbone_kwargs: dict) -> list[int]:
     import timm
     import torch
 
-    if not timm.is_model(backbone):
+    if not isinstance(backbone, str) or not timm.is_model(backbone):
         raise ValueError(f"backbone must be the name of a timm model (see timm.list_models()), but got {backbone!r}")
-    with torch.device("meta"):
-        reductions = timm.create_model(backbone, features_only=True, **backbone_kwargs).feature_info.reduction()
+    try:
+        with torch.device("meta"):
+            reductions = timm.create_model(backbone, features_only=True, **backbone_kwargs).feature_info.reduction()
+    except (RuntimeError, TypeError) as error:  # what timm raises where it knows no such argument, or no feature maps
+        raise ValueError(f"backbone {backbone!r} with backbone_kwargs {backbone_kwargs}: {error}") from error
     missing = [stride for stride in STRIDES if stride not in reductions]
     if missing:
         raise ValueError(
-            f"backbone must have feature maps at strides {STRIDES}, but those of {backbone!r} are at {reductions}"
+            f"backbone must have feature maps at strides {STRIDES}, but got {backbone!r} with those at {reductions}"
         )
     return [len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES]
 

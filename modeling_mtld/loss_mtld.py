@@ -15,7 +15,7 @@ def coordinate_loss(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Te
         labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
     """
     annotated = _annotated(labels)
-    errors = (predictions - labels.nan_to_num()[:, None]).abs().sum(dim=-1)
+    errors = (predictions - labels.nan_to_num(posinf=0, neginf=0)[:, None]).abs().sum(dim=-1)
     return _masked_mean(errors, annotated[:, None].expand_as(errors))
 
 
@@ -29,7 +29,7 @@ def heatmap_loss(heatmaps: torch.Tensor, labels: torch.Tensor, sigma: float) -> 
         labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
         sigma: standard deviation of the Gaussians, in pixels of the heatmap.
     """
-    targets = gaussian_heatmaps(labels.nan_to_num(), heatmaps.shape[-2:], sigma)
+    targets = gaussian_heatmaps(labels.nan_to_num(posinf=0, neginf=0), heatmaps.shape[-2:], sigma)
     errors = (heatmaps - targets).square().mean(dim=(-2, -1))
     return _masked_mean(errors, _annotated(labels))
 
@@ -64,7 +64,7 @@ def structure_loss(
         return predictions.sum() * 0
     annotated = _annotated(labels)
     pair_annotated = annotated[:, :, None] & annotated[:, None, :]
-    filled = labels.nan_to_num()
+    filled = labels.nan_to_num(posinf=0, neginf=0)
     gaps = (filled[:, :, None] - filled[:, None, :]).square().sum(dim=-1)
     itself = torch.eye(labels.shape[1], dtype=torch.bool, device=labels.device)
     nearest = gaps.masked_fill(~pair_annotated | itself, torch.inf).topk(neighbors, dim=-1, largest=False)

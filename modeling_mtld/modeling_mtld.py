@@ -4,6 +4,7 @@ Order: outputs, position embedding, attention blocks, Feature Pyramid Attention,
 Decoder, heatmap branch, and the model that puts them together. Image positions are fractions of the crop, (x, y).
 """
 
+import os
 from dataclasses import dataclass
 
 import timm
@@ -17,7 +18,6 @@ from transformers.utils import ModelOutput
 
 from .configuration_mtld import STRIDES, MTLDConfig
 from .loss_mtld import mtld_loss
-from .publishing_mtld import complete_checkpoint
 
 
 @dataclass
@@ -64,7 +64,7 @@ def grid_positions(height: int, width: int, device: torch.device) -> torch.Tenso
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Attention written out; unlike sdpa it returns the weights. All but the result are (batch, heads, tokens, width)."""
+    """Attention written out; unlike sdpa it returns the weights. What it takes is (batch, heads, tokens, width)."""
     weights = (query @ key.transpose(-1, -2) * scaling).softmax(dim=-1)
     return (weights @ value).transpose(1, 2), weights
 
@@ -86,7 +86,9 @@ class MTLDAttention(nn.Module):
         def split(states):
             return states.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
 
-        implementation = "eager" if output_attentions else self.config._attn_implementation
+        # transformers' sdpa fails on an empty batch, which a photo without a face makes.
+        written_out = output_attentions or queries.shape[0] == 0
+        implementation = "eager" if written_out else self.config._attn_implementation
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         mixed, weights = attend(
             self,
@@ -181,8 +183,8 @@ class MTLDMultiscaleEncoder(nn.Module):
         self.encoder = nn.ModuleList(MTLDEncoderLayer(config) for _ in range(config.encoder_layers))
 
     def forward(self, feature_maps) -> tuple[torch.Tensor, torch.Tensor]:
-        """feature_maps: s3, s4, s5, each (batch, channels, H, W). Returns tokens (batch, n, hidden) of s5 and s4 in one
-        tensor, and those of s3."""
+        """feature_maps: s3, s4, s5, each (batch, channels, H, W). Returns tokens (batch, n, hidden): s5 and s4 in one
+        tensor, and s3."""
         tokens, previous, previous_positions = [], None, None
         for level, feature_map, embedding in zip(self.levels, feature_maps[::-1], self.level_embedding, strict=True):
             cells = grid_positions(*feature_map.shape[-2:], feature_map.device)
@@ -205,9 +207,10 @@ def starts_at_zero(layer: nn.Module) -> nn.Module:
 
 
 class MTLDLandmarkHead(nn.Module):
-    """The detection head of a decoder layer, shared by its landmarks: queries (batch, K, hidden) to moves (batch, K, 2).
+    """The detection head of a decoder layer, shared by its landmarks.
 
-    It runs in float32 outside autocast: landmarks rounded to bfloat16 lose 0.2 points of NME.
+    Queries (batch, K, hidden) become moves (batch, K, 2), fractions of the crop. It runs in float32 outside autocast:
+    landmarks rounded to bfloat16 lose 0.2 points of NME.
     """
 
     def __init__(self, hidden_size: int):
@@ -266,8 +269,8 @@ class MTLDLandmarkDecoder(nn.Module):
         self.layers = nn.ModuleList(MTLDDecoderLayer(config) for _ in range(config.decoder_layers))
 
     def forward(self, coarse, fine, output_attentions: bool = False):
-        """coarse, fine: tokens (batch, n, hidden). Returns landmarks (batch, layers, K, 2) float32, the queries and the
-        attentions of each layer."""
+        """coarse, fine: tokens (batch, n, hidden). Returns landmarks (batch, layers, K, 2) float32, and for each layer
+        its queries and attentions."""
         queries = self.queries.to(coarse.dtype).expand(coarse.shape[0], -1, -1)
         landmarks = self.mean_face.float().expand(coarse.shape[0], -1, -1)
         tokens, both = coarse, torch.cat([coarse, fine], dim=1)
@@ -323,6 +326,8 @@ class MTLDPreTrainedModel(PreTrainedModel):
     base_model_prefix = "mtld"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    # Else the Trainer would not average the loss over accumulated batches: it takes `**ignored` for what it passes.
+    accepts_loss_kwargs = False
     _supports_sdpa = True
     _no_split_modules = ["MTLDPyramidLevel", "MTLDEncoderLayer", "MTLDDecoderLayer"]
     # A released checkpoint does not hold the heatmap branch.
@@ -369,6 +374,7 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
     """
 
     def __init__(self, config: MTLDConfig):
+        config.check()
         super().__init__(config)
         self.backbone = TimmBackbone(config.backbone_config, **config.backbone_kwargs)
         channels = list(self.backbone.channels)
@@ -397,7 +403,7 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
             ignored: what else the processor returns.
 
         Raises:
-            ValueError: if `labels` is not (batch, K, 2) or H or W not a multiple of 32.
+            ValueError: if `pixel_values` or `labels` have another shape, or H or W is not a multiple of 32.
         """
         self._check_inputs(pixel_values, labels)
         feature_maps = self.backbone(pixel_values).feature_maps
@@ -423,6 +429,8 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
     def _check_inputs(self, pixel_values, labels):
+        if pixel_values.ndim != 4 or 0 in pixel_values.shape[-2:]:
+            raise ValueError(f"pixel_values must be of shape (batch, 3, H, W), but got {tuple(pixel_values.shape)}")
         height, width = pixel_values.shape[-2:]
         if height % STRIDES[-1] or width % STRIDES[-1]:
             raise ValueError(f"pixel_values must have sides that are multiples of 32, but got {height} x {width}")
@@ -448,27 +456,46 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         Raises:
             ValueError: if `file` cannot be read, or is not of this backbone.
         """
+        try:
+            weights = self._read_backbone_weights(file)
+            # timm leaves at random, without a word, what it does not find in a file.
+            with torch.random.fork_rng(devices=[]):
+                again = self._read_backbone_weights(file)
+            random = [name for name, value in weights.items() if not torch.equal(value, again[name])]
+            if random:
+                raise ValueError(f"it lacks {random[0]} and {len(random) - 1} others")
+        except Exception as error:  # timm, safetensors, pickle and the Hub each raise their own
+            raise ValueError(
+                f"backbone weights of {self.config.backbone!r} from {file or 'the Hub'}: {error}"
+            ) from error
+        self.backbone._backbone.load_state_dict(weights)
+
+    def _read_backbone_weights(self, file: str | None) -> dict[str, torch.Tensor]:
         config = self.config.backbone_config
         overlay = {"pretrained_cfg_overlay": {"file": str(file)}} if file is not None else {}
-        try:
-            pretrained = timm.create_model(
-                config.backbone,
-                pretrained=True,
-                features_only=True,
-                out_indices=config.out_indices,
-                **self.config.backbone_kwargs,
-                **overlay,
-            )
-        except Exception as error:  # timm, safetensors, pickle and the Hub each raise their own
-            raise ValueError(f"backbone weights of {config.backbone!r} from {file or 'the Hub'}: {error}") from error
-        self.backbone._backbone.load_state_dict(pretrained.state_dict())
+        pretrained = timm.create_model(
+            config.backbone,
+            pretrained=True,
+            features_only=True,
+            out_indices=config.out_indices,
+            **self.config.backbone_kwargs,
+            **overlay,
+        )
+        return pretrained.state_dict()
 
-    def save_pretrained(self, save_directory, *args, **kwargs):
-        """Writes weights without the heatmap branch, configuration, and the code that AutoModel needs from the Hub."""
-        state_dict = kwargs.pop("state_dict", None) or self.state_dict()
-        kwargs["state_dict"] = {k: v for k, v in state_dict.items() if not k.startswith("heatmap_branch.")}
-        super().save_pretrained(save_directory, *args, **kwargs)
-        complete_checkpoint(save_directory, self.config._name_or_path)
+    def save_pretrained(self, save_directory, is_main_process: bool = True, state_dict: dict | None = None, **kwargs):
+        """Writes weights without the heatmap branch, configuration, and the code that AutoModel needs from the Hub.
+
+        The arguments are those of `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            ValueError: if `save_directory` is a file.
+        """
+        if os.path.isfile(save_directory):
+            raise ValueError(f"save_directory must be a directory, but got the file {save_directory}")
+        weights = self.state_dict() if state_dict is None else state_dict
+        kept = {name: value for name, value in weights.items() if not name.startswith("heatmap_branch.")}
+        super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=kept, **kwargs)
 
 
 __all__ = ["MTLDForFacialLandmarkDetection", "MTLDOutput", "MTLDPreTrainedModel"]

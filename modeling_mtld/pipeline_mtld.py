@@ -7,13 +7,17 @@ from .face_detection_mtld import box_overlap, detect_faces
 from .image_processing_mtld import load_rgb
 
 FOUND_OVERLAP = 0.25  # intersection over union with the detector's box, below which found landmarks are not trusted
+# Mean move of a face's landmarks from the first crop to the second, over the longer side of their box, above which it
+# is none. With a network of 6 epochs, 96 of 97 real faces stayed below, and 12 of 37 false ones.
+STEADY_MOVE = 0.05
 
 
 class FacialLandmarkDetectionPipeline(Pipeline):
     """Finds faces and their landmarks.
 
     A face that the detector found is cropped a second time, around the landmarks first found, as the detector's boxes
-    are rougher than those the network was trained with. Given boxes are taken as they are.
+    are rougher than those the network was trained with. Where the landmarks then do not stay in place there was no
+    face, and it is dropped. Given boxes are taken as they are, and all of them give a face.
     """
 
     _load_image_processor = True
@@ -73,12 +77,20 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         )
         faces = self._find_landmarks(photos, boxes)
         if any(detected):
-            second = [
-                [_box_for_second_crop(box, face["bbox"]) for box, face in zip(own, found)] if is_detected else own
-                for own, found, is_detected in zip(boxes, faces, detected)
-            ]
-            faces = self._find_landmarks(photos, second)
+            faces = self._find_again(photos, boxes, faces, detected)
         return {"faces": faces if batched else faces[0]}
+
+    def _find_again(self, photos, boxes, faces, detected) -> list[list[dict]]:
+        """The faces of each photo, those of detected boxes from a second crop."""
+        second_boxes = [
+            [_box_for_second_crop(box, face["bbox"]) for box, face in zip(own, found)] if is_detected else []
+            for own, found, is_detected in zip(boxes, faces, detected)
+        ]
+        second_faces = self._find_landmarks(photos, second_boxes)
+        return [
+            [face for first, face in zip(found, again) if _is_steady(first, face)] if is_detected else found
+            for found, again, is_detected in zip(faces, second_faces, detected)
+        ]
 
     def _find_landmarks(self, photos, boxes) -> list[list[dict]]:
         """Faces of each photo, as the processor describes them. With one photo, errors speak of it alone."""
@@ -119,3 +131,8 @@ def _box_for_second_crop(detected: np.ndarray, found) -> np.ndarray:
     shared = box_overlap(found, detected[None])[0]
     union = sum((box[2:] - box[:2]).prod() for box in (found, detected)) - shared
     return found if shared >= FOUND_OVERLAP * union else detected
+
+
+def _is_steady(first: dict, second: dict) -> bool:
+    move = (second["keypoints"] - first["keypoints"]).norm(dim=-1).mean()
+    return bool(move <= STEADY_MOVE * (second["bbox"][2:] - second["bbox"][:2]).max())

@@ -1,2 +1,0 @@
-def write_model_card(args, config, results):
-    pass

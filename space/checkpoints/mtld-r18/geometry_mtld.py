@@ -1,0 +1,151 @@
+"""Every change of coordinates in the project, in float64 numpy: boxes, crop matrices, the one resampling.
+
+Conventions. Points are (x, y); the centre of the top-left pixel is (0, 0), so a photo of W x H pixels covers
+(-0.5, -0.5, W - 0.5, H - 0.5). Boxes are (x0, y0, x1, y1) in the same coordinates. A matrix is (2, 3) and maps a
+point of the photo to a pixel of the crop. In a crop of width W, pixel x is the fraction (x + 0.5) / W: the unit of
+the model's labels and outputs.
+"""
+
+import cv2
+import numpy as np
+
+BOX_ENLARGEMENT = 1.25  # side of the crop over the longer side of the landmark box (HRNet's protocol)
+
+
+def landmark_box(landmarks) -> np.ndarray:
+    """Tight box (4,) around the annotated ones of `landmarks` (K, 2); NaN marks an unannotated point.
+
+    Raises:
+        ValueError: if no point is annotated.
+    """
+    points = np.asarray(landmarks, dtype=np.float64)
+    annotated = points[np.isfinite(points).all(axis=-1)]
+    if len(annotated) == 0:
+        raise ValueError(f"landmarks must hold at least one annotated point, but all {len(points)} are NaN")
+    return np.concatenate([annotated.min(axis=0), annotated.max(axis=0)])
+
+
+def check_box(box, name: str = "box") -> np.ndarray:
+    """Returns `box` as float64 (4,).
+
+    Raises:
+        ValueError: if it is not four finite numbers, or x1 <= x0, or y1 <= y0.
+    """
+    try:
+        array = np.asarray(box, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} must be four numbers (x0, y0, x1, y1), but got {box!r}") from None
+    if array.shape != (4,):
+        raise ValueError(f"{name} must be four numbers (x0, y0, x1, y1), but got {box!r}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, but got {array.tolist()}")
+    if array[2] <= array[0] or array[3] <= array[1]:
+        raise ValueError(f"{name} must have x1 > x0 and y1 > y0, but got {array.tolist()}, which has no area")
+    return array
+
+
+def crop_matrix(
+    box,
+    size: int,
+    enlargement: float = BOX_ENLARGEMENT,
+    rotation: float = 0.0,
+    shift: tuple[float, float] = (0.0, 0.0),
+    flip: bool = False,
+) -> np.ndarray:
+    """Matrix (2, 3) from points of the photo to pixels of a square crop around `box`.
+
+    The crop is the square whose side is `enlargement` times the longer side of the box; nothing is stretched.
+
+    Args:
+        box: (x0, y0, x1, y1) in pixels of the photo.
+        size: side of the crop in pixels.
+        enlargement: side of the crop over the longer side of the box.
+        rotation: degrees; positive turns the picture clockwise as seen.
+        shift: (x, y) by which the centre of the crop moves, as a fraction of the longer side of the box.
+        flip: mirror left and right. The caller permutes the landmarks by its flip pairs.
+    """
+    x0, y0, x1, y1 = check_box(box)
+    side = max(x1 - x0, y1 - y0)
+    center = np.array([(x0 + x1) / 2, (y0 + y1) / 2]) + side * np.asarray(shift, dtype=np.float64)
+    angle = np.deg2rad(rotation)
+    linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * (
+        size / (side * enlargement)
+    )
+    if flip:
+        linear[0] = -linear[0]
+    return np.column_stack([linear, (size - 1) / 2 - linear @ center])
+
+
+def transform_points(matrix, points) -> np.ndarray:
+    """Applies a (2, 3) matrix to points (..., 2); NaN stays NaN."""
+    matrix = np.asarray(matrix, dtype=np.float64)
+    return np.asarray(points, dtype=np.float64) @ matrix[:, :2].T + matrix[:, 2]
+
+
+def invert_matrix(matrix) -> np.ndarray:
+    """The (2, 3) matrix that undoes `matrix`: from pixels of the crop to points of the photo."""
+    matrix = np.asarray(matrix, dtype=np.float64)
+    inverse = np.linalg.inv(matrix[:, :2])
+    return np.column_stack([inverse, -inverse @ matrix[:, 2]])
+
+
+def pixels_to_fractions(points, size: int) -> np.ndarray:
+    """Pixels of a crop of side `size` to fractions of it: (x + 0.5) / size."""
+    return (np.asarray(points, dtype=np.float64) + 0.5) / size
+
+
+def fractions_to_pixels(points, size: int) -> np.ndarray:
+    """Fractions of a crop of side `size` to its pixels; undoes `pixels_to_fractions`."""
+    return np.asarray(points, dtype=np.float64) * size - 0.5
+
+
+def warp_image(image: np.ndarray, matrix, size: int) -> np.ndarray:
+    """Resamples `image` (H, W, 3) uint8 to a (size, size, 3) uint8 crop by `matrix` (2, 3), black outside the photo.
+
+    The one resampling of the project, in training and inference alike. Where the crop is smaller than what it shows,
+    pixels are averaged first (see `_reduce`), so that a face enlarged four times gives the same crop. Only the part of
+    the photo that the crop shows is touched.
+    """
+    seen, matrix = _cut_to_view(image, np.asarray(matrix, dtype=np.float64), size)
+    if seen.size == 0:
+        return np.zeros((size, size, 3), dtype=np.uint8)
+    step = 1 / np.sqrt(abs(np.linalg.det(matrix[:, :2])))  # photo pixels from one crop pixel to the next
+    seen, matrix = _reduce(seen, matrix, min(int(step), max(seen.shape)))
+    if step <= 1:
+        return cv2.warpAffine(seen, matrix, (size, size), flags=cv2.INTER_LINEAR)
+    # What is left to shrink is less than a factor of 2: sample twice as finely and average 2 x 2.
+    fine = matrix * 2
+    fine[:, 2] += 0.5
+    return cv2.resize(
+        cv2.warpAffine(seen, fine, (2 * size, 2 * size), flags=cv2.INTER_LINEAR),
+        (size, size),
+        interpolation=cv2.INTER_AREA,
+    )
+
+
+def _cut_to_view(image: np.ndarray, matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the photo that the crop shows, with a margin of two crop pixels, and the matrix from that part."""
+    corners = transform_points(
+        invert_matrix(matrix),
+        [[-2.5, -2.5], [size + 1.5, -2.5], [-2.5, size + 1.5], [size + 1.5, size + 1.5]],
+    )
+    limits = [image.shape[1], image.shape[0]]
+    x0, y0 = np.clip(np.floor(corners.min(axis=0)) - 1, 0, limits).astype(int)
+    x1, y1 = np.clip(np.ceil(corners.max(axis=0)) + 2, 0, limits).astype(int)
+    moved = matrix.copy()
+    moved[:, 2] += matrix[:, :2] @ [x0, y0]
+    return image[y0:y1, x0:x1], moved
+
+
+def _reduce(image: np.ndarray, matrix: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """Averages the photo over squares of `factor` x `factor` pixels, black beyond its edge, and adapts the matrix."""
+    if factor < 2:
+        return np.ascontiguousarray(image), matrix
+    height, width = image.shape[:2]
+    padded = cv2.copyMakeBorder(image, 0, -height % factor, 0, -width % factor, cv2.BORDER_CONSTANT)
+    shape = (padded.shape[1] // factor, padded.shape[0] // factor)
+    reduced = cv2.resize(padded, shape, interpolation=cv2.INTER_AREA)
+    adapted = matrix.copy()
+    adapted[:, :2] *= factor
+    adapted[:, 2] += matrix[:, :2].sum(axis=1) * (factor - 1) / 2  # a reduced pixel is centred between its pixels
+    return reduced, adapted

@@ -1,0 +1,473 @@
+"""Photos and face boxes to the network's input, and the network's output back to pixels of the photo."""
+
+import io
+import itertools
+import os
+from collections.abc import Sequence
+from typing import TypedDict
+from urllib.request import Request, urlopen
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageOps
+from transformers.image_processing_utils import BaseImageProcessor, BatchFeature, get_size_dict
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ChannelDimension
+from transformers.utils import TensorType
+
+from .geometry_mtld import (
+    BOX_ENLARGEMENT,
+    check_box,
+    crop_matrix,
+    fractions_to_pixels,
+    invert_matrix,
+    transform_points,
+    warp_image,
+)
+
+URL_TIMEOUT = 30  # seconds
+BLOCK_ROWS = 256  # arrays other than uint8 are converted by blocks, so that no float copy of a whole photo is made
+MAX_CROP_SIZE = 8192  # pixels; OpenCV's warp takes images of less than 32,768, and the crop is first sampled doubly
+MIN_BOX_SIDE = 0.01  # pixels of the photo
+MAX_BOX_RATIO = 20  # longer side of a box over the longer side of its photo
+FILE_KEYS = ("auto_map", "image_processor_type", "processor_class")  # what transformers adds to the settings' file
+SCORE_DISTANCE = 0.02  # fraction of the crop at which the heuristic score has fallen to 1/e
+
+
+def load_rgb(image, name: str = "image", input_data_format=None, do_convert_rgb: bool = True) -> np.ndarray:
+    """Any image as (H, W, 3) uint8 RGB, upright.
+
+    - A path, an http(s) or data URL, or a PIL image of any mode: its EXIF orientation is applied; of an animation the
+      current frame is taken, which in a file is the first.
+    - A numpy array or torch tensor (H, W), (H, W, C) or (C, H, W) with C of 1, 3 or 4. Where both ends could be the
+      channels, numpy's are last and torch's first, unless `input_data_format` says otherwise.
+
+    uint16 (PIL's `I;16`) is scaled from 0..65535. Wider integers are taken as they are up to 255, else as 16-bit.
+    Floats are in [0, 1], else in [0, 255], within one percent. Transparent pixels show white. A uint8 RGB array is
+    returned without a copy.
+
+    Args:
+        image: what to read.
+        name: what error messages call it.
+        input_data_format: "channels_first" or "channels_last", for arrays and tensors.
+        do_convert_rgb: False refuses an image that is not RGB already.
+
+    Raises:
+        ValueError: naming the image or file, if it is missing, broken, empty, of another type or shape, holds NaN,
+            or values out of range.
+    """
+    if isinstance(image, str | os.PathLike):
+        shown = f"{name} {_shorten(os.fspath(image))}"
+        with _open_picture(os.fspath(image), shown) as picture:
+            return _pil_to_rgb(picture, shown, do_convert_rgb)
+    if isinstance(image, Image.Image):
+        return _pil_to_rgb(image, name, do_convert_rgb)
+    if isinstance(image, np.ndarray | torch.Tensor):
+        return _array_to_rgb(image, name, input_data_format, do_convert_rgb)
+    raise ValueError(f"{name} must be a path, URL, PIL image, array or tensor, but got {type(image).__name__}")
+
+
+def _shorten(source: str) -> str:
+    return repr(source if len(source) <= 200 else f"{source[:80]}...")  # a data URL holds the whole picture
+
+
+def _open_picture(source: str, name: str) -> Image.Image:
+    is_url = isinstance(source, str) and source.lower().startswith(("http://", "https://", "data:"))
+    if not is_url and not os.path.isfile(source):
+        found = "a directory" if os.path.isdir(source) else "no such file"
+        raise ValueError(f"{name} must be a readable picture, but got {found}")
+    try:
+        return Image.open(io.BytesIO(_download(source)) if is_url else source)
+    except Exception as error:  # PIL's readers, and URLs, raise nearly anything
+        raise ValueError(f"{name} must be a readable picture, but got {_describe(error)}") from error
+
+
+def _download(url: str) -> bytes:
+    request = Request(url, headers={"User-Agent": "mtld"})  # some hosts refuse urllib's own name
+    with urlopen(request, timeout=URL_TIMEOUT) as response:
+        return response.read()
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _pil_to_rgb(image: Image.Image, name: str, do_convert_rgb: bool) -> np.ndarray:
+    _check_not_empty(image.size, name)
+    if not do_convert_rgb and image.mode != "RGB":
+        raise ValueError(f"{name} must be RGB where do_convert_rgb is False, but got the mode {image.mode!r}")
+    try:
+        image.load()
+        image = _upright(image)
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # `convert` would clip these to 255
+            image = np.asarray(image)
+        else:
+            return np.asarray(_convert_to_rgb(image))
+    except Exception as error:  # truncated and damaged files surface here, as nearly any exception
+        raise ValueError(f"{name} must be a readable picture, but got {_describe(error)}") from error
+    return cv2.cvtColor(_to_uint8(image, name), cv2.COLOR_GRAY2RGB)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
+    except Exception:  # unreadable EXIF data tells no orientation; the picture itself is fine
+        return image
+
+
+def _convert_to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("La", "RGBa"):  # premultiplied alpha converts to nothing but the plain kind
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    if image.mode == "LAB":  # PIL's `convert` does not know it
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        background = Image.new("RGB", image.size, "white")
+        background.paste(image, mask=image.getchannel("A"))
+        return background
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _array_to_rgb(array, name: str, input_data_format, do_convert_rgb: bool) -> np.ndarray:
+    channels_first = isinstance(array, torch.Tensor)
+    if isinstance(array, torch.Tensor):
+        array = _tensor_to_array(array, name)
+    if input_data_format is not None:
+        if input_data_format not in ("channels_first", "channels_last"):  # ChannelDimension's members are strings too
+            raise ValueError(
+                f"input_data_format must be 'channels_first' or 'channels_last', but got {input_data_format!r}"
+            )
+        channels_first = input_data_format == "channels_first"
+    array = _channels_last(array, name, channels_first, strict=input_data_format is not None)
+    _check_not_empty(array.shape, name)
+    channels = array.shape[2]
+    if not do_convert_rgb and channels != 3:
+        raise ValueError(f"{name} must be RGB where do_convert_rgb is False, but got {channels} channels")
+    pixels = np.ascontiguousarray(_to_uint8(array, name))
+    if channels == 1:
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    return pixels if channels == 3 else np.asarray(_convert_to_rgb(Image.fromarray(pixels, "RGBA")))
+
+
+def _tensor_to_array(tensor: torch.Tensor, name: str) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    try:
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{name} must be a plain tensor, but got {_describe(error)}") from error
+
+
+def _channels_last(array: np.ndarray, name: str, channels_first: bool, strict: bool) -> np.ndarray:
+    """(H, W) or (H, W, C) or (C, H, W) to (H, W, C); `channels_first` is a guess unless `strict`."""
+    if array.ndim == 2:
+        return array[:, :, None]
+    if array.ndim == 3:
+        for first in [channels_first] if strict else [channels_first, not channels_first]:
+            if array.shape[0 if first else 2] in (1, 3, 4):
+                return np.moveaxis(array, 0, -1) if first else array
+    raise ValueError(f"{name} must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, but got {array.shape}")
+
+
+def _check_not_empty(shape, name: str):
+    if 0 in shape:
+        raise ValueError(f"{name} must have at least one pixel, but got the size {tuple(shape)}")
+
+
+def _to_uint8(array: np.ndarray, name: str) -> np.ndarray:
+    """Values of any kind to 0..255, see `load_rgb`."""
+    if array.dtype == np.uint8:
+        return array
+    scale = _scale_to_255(array, name)
+    result = np.empty(array.shape, dtype=np.uint8)
+    for start in range(0, len(array), BLOCK_ROWS):
+        block = array[start : start + BLOCK_ROWS].astype(np.float32) * np.float32(scale)
+        result[start : start + BLOCK_ROWS] = np.clip(np.rint(block), 0, 255)
+    return result
+
+
+def _scale_to_255(array: np.ndarray, name: str) -> float:
+    kind = array.dtype.kind
+    if kind == "b":
+        return 255.0
+    if kind == "u" and array.dtype.itemsize == 2:
+        return 255 / 65535
+    if kind not in "iuf":
+        raise ValueError(f"{name} must hold numbers, but got the dtype {array.dtype}")
+    low, high = float(array.min()), float(array.max())
+    if kind == "f":
+        top, margin, ranges = (1 if high <= 1.01 else 255), 0.01, "[0, 1] or [0, 255]"
+    else:
+        top, margin, ranges = (255 if high <= 255 else 65535), 0, "0..255 or 0..65535"
+    if not (low >= -margin * top and high <= (1 + margin) * top):  # so worded that NaN fails
+        raise ValueError(f"{name} must hold values in {ranges}, but got {array.dtype} from {low} to {high}")
+    return 255 / top
+
+
+class MTLDImageProcessorKwargs(TypedDict, total=False):
+    """Settings of `MTLDImageProcessor`."""
+
+    size: int | dict[str, int]
+    do_convert_rgb: bool | None
+    do_rescale: bool | None
+    rescale_factor: float
+    do_normalize: bool | None
+    image_mean: list[float]
+    image_std: list[float]
+    box_enlargement: float
+
+
+class MTLDImageProcessor(BaseImageProcessor):
+    """Cuts faces out of photos for the landmark model, and maps its landmarks back to the photos.
+
+    Every setting can also be given to a single call.
+
+    Args:
+        size: side of the square crop in pixels, an int or {"height": …, "width": …}.
+        do_convert_rgb: turn images of any mode into RGB; False refuses those that are not RGB.
+        do_rescale: multiply pixels by `rescale_factor`.
+        rescale_factor: by default 1 / 255.
+        do_normalize: subtract `image_mean` and divide by `image_std`, three numbers each, by default ImageNet's.
+        box_enlargement: side of the crop over the longer side of a landmark box.
+
+    Raises:
+        ValueError: if a setting is unknown or out of range.
+    """
+
+    valid_kwargs = MTLDImageProcessorKwargs
+    model_input_names = ["pixel_values"]
+    _auto_class = "AutoImageProcessor"  # so that `save_pretrained` writes `auto_map` and copies the code
+
+    size = {"height": 256, "width": 256}
+    do_convert_rgb = True
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_normalize = True
+    image_mean = IMAGENET_DEFAULT_MEAN
+    image_std = IMAGENET_DEFAULT_STD
+    box_enlargement = BOX_ENLARGEMENT
+
+    def __init__(self, **kwargs):
+        super().__init__(**{key: kwargs.pop(key) for key in FILE_KEYS if key in kwargs})
+        settings = MTLDImageProcessorKwargs.__annotations__
+        unknown = sorted(set(kwargs) - set(settings))
+        if unknown:
+            raise ValueError(f"settings must be among {', '.join(settings)}, but got {', '.join(unknown)}")
+        for key in settings:
+            setattr(self, key, kwargs.get(key, getattr(type(self), key)))
+        self.size = _check_size(self.size)
+        self.image_mean = _check_numbers(self.image_mean, "image_mean")
+        self.image_std = _check_numbers(self.image_std, "image_std")
+        if 0 in self.image_std:
+            raise ValueError(f"image_std must not hold 0, but got {self.image_std}")
+        _check_between(self.rescale_factor, "rescale_factor", 1e-9, 1e9)
+        _check_between(self.box_enlargement, "box_enlargement", 0.1, 10)
+
+    def preprocess(
+        self,
+        images,
+        boxes=None,
+        return_tensors: str | TensorType | None = None,
+        input_data_format: str | ChannelDimension | None = None,
+        **settings,
+    ) -> BatchFeature:
+        """Cuts every boxed face out of its photo.
+
+        Args:
+            images: one image or a list of images, of any kind `load_rgb` takes, or a 4-dimensional batch of them.
+            boxes: landmark boxes (x0, y0, x1, y1) in pixels of the upright photo, where the centre of the top-left
+                pixel is (0, 0). For one image a list of boxes; for a list of images a list of such lists, each
+                possibly empty. None takes the whole photo as one face: the crop is then the square around the photo,
+                not enlarged by `box_enlargement`.
+            return_tensors: "pt" for a torch tensor, "np" or None for a numpy array.
+            input_data_format: "channels_first" or "channels_last", where an array's shape does not tell.
+            settings: override the processor's own for this call, see the class.
+
+        Returns:
+            `pixel_values` (faces of all photos, 3, size, size) float32; `matrices` (faces, 2, 3) float64 numpy, from
+            pixels of the photo to pixels of the crop, which `.to(dtype)` leaves alone; `face_counts`, a list of the
+            number of faces of each photo.
+
+        Raises:
+            ValueError: naming the image or box, if it cannot be read, or a box has no area, is not finite, lies
+                beside its photo or is more than 20 times as large, or if there are not as many lists as images.
+        """
+        settings = {key: value for key, value in settings.items() if value is not None}
+        if settings:
+            processor = type(self)(**{key: getattr(self, key) for key in self.valid_kwargs.__annotations__} | settings)
+            return processor.preprocess(images, boxes, return_tensors, input_data_format)
+        as_tensor = _wants_tensor(return_tensors)
+        crops, matrices, face_counts = [], [], []
+        for image, photo_boxes, name, boxes_name in _list_photos(images, boxes):
+            photo = load_rgb(image, name, input_data_format, self.do_convert_rgb)
+            photo_matrices = self._crop_matrices(photo, photo_boxes, boxes_name)
+            crops += [self.normalize_crop(warp_image(photo, matrix, self._side)) for matrix in photo_matrices]
+            matrices += photo_matrices
+            face_counts.append(len(photo_matrices))
+        pixel_values = np.stack(crops) if crops else np.zeros((0, 3, self._side, self._side), dtype=np.float32)
+        return BatchFeature(
+            {
+                "pixel_values": torch.from_numpy(pixel_values) if as_tensor else pixel_values,
+                "matrices": np.array(matrices, dtype=np.float64).reshape(-1, 2, 3),
+                "face_counts": face_counts,
+            }
+        )
+
+    @property
+    def _side(self) -> int:
+        return self.size["height"]
+
+    def _crop_matrices(self, photo: np.ndarray, boxes, name: str) -> list[np.ndarray]:
+        height, width = photo.shape[:2]
+        if boxes is None:
+            return [crop_matrix((-0.5, -0.5, width - 0.5, height - 0.5), self._side, enlargement=1)]
+        if not _is_list(boxes):
+            raise ValueError(f"{name} must be a list of boxes (x0, y0, x1, y1), but got {boxes!r}")
+        checked = [_check_photo_box(box, width, height, f"{name}[{index}]") for index, box in enumerate(boxes)]
+        return [crop_matrix(box, self._side, self.box_enlargement) for box in checked]
+
+    def normalize_crop(self, crop: np.ndarray) -> np.ndarray:
+        """Crop (H, W, 3) uint8 to the network's input (3, H, W) float32: rescaled and normalised as set."""
+        scale, shift = np.ones(3), np.zeros(3)
+        if self.do_rescale:
+            scale = scale * self.rescale_factor
+        if self.do_normalize:
+            scale, shift = scale / self.image_std, -np.divide(self.image_mean, self.image_std)
+        pixels = np.empty((3, *crop.shape[:2]), dtype=np.float32)
+        for channel in range(3):
+            np.multiply(crop[:, :, channel], np.float32(scale[channel]), out=pixels[channel])
+            pixels[channel] += np.float32(shift[channel])
+        return pixels
+
+    def post_process_landmark_detection(self, outputs, inputs) -> list[list[dict[str, torch.Tensor]]]:
+        """Maps the model's landmarks back to the photos.
+
+        `scores` is exp(-d / 0.02), where d is the distance between the positions that the last two decoder layers give
+        to a landmark, as a fraction of the crop; 1 where the model has a single layer. It is a heuristic of how
+        settled a landmark is, not a probability.
+
+        Args:
+            outputs: of the model, with `landmarks` (faces, K, 2), fractions of the crop, and, where the model has
+                several decoder layers, `intermediate_landmarks` (faces, layers, K, 2).
+            inputs: what the processor returned for these faces.
+
+        Returns:
+            For each photo a list of its faces, each a dict of tensors on the CPU: `keypoints` (K, 2) float32 in pixels
+            of the upright photo, `scores` (K,) float32 in [0, 1], `labels` (K,) int64 the landmarks' indices, and
+            `bbox` (4,) float32, the tight box (x0, y0, x1, y1) of the keypoints.
+
+        Raises:
+            ValueError: if `outputs` and `inputs` do not hold the same number of faces, or have other shapes.
+        """
+        missing = [key for key in ("pixel_values", "matrices", "face_counts") if key not in inputs]
+        if missing:
+            raise ValueError(f"inputs must be what the processor returned, but got no {', '.join(missing)}")
+        matrices, landmarks = inputs["matrices"], _to_float64(outputs.landmarks)
+        if landmarks.ndim != 3 or landmarks.shape[2] != 2:
+            raise ValueError(f"outputs.landmarks must be (faces, landmarks, 2), but got {landmarks.shape}")
+        if not len(landmarks) == len(matrices) == sum(inputs["face_counts"]):
+            raise ValueError(
+                f"outputs must hold the {len(matrices)} faces of inputs, {sum(inputs['face_counts'])} by its"
+                f" face_counts, but got {len(landmarks)}"
+            )
+        pixels = fractions_to_pixels(landmarks, inputs["pixel_values"].shape[-1])
+        scores = _settledness(landmarks, getattr(outputs, "intermediate_landmarks", None))
+        faces = iter(
+            _describe_face(transform_points(invert_matrix(matrix), points), face_scores)
+            for matrix, points, face_scores in zip(matrices, pixels, scores)
+        )
+        return [list(itertools.islice(faces, count)) for count in inputs["face_counts"]]
+
+
+def _check_size(size) -> dict[str, int]:
+    size = dict(get_size_dict(size))
+    if set(size) != {"height", "width"} or size["height"] != size["width"]:
+        raise ValueError(f"size must be square, {{'height': N, 'width': N}}, but got {size}")
+    side = size["height"]
+    if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= MAX_CROP_SIZE:
+        raise ValueError(f"size must be between 1 and {MAX_CROP_SIZE} pixels, but got {side!r}")
+    return size
+
+
+def _check_numbers(value, name: str) -> list[float]:
+    array = np.asarray(value)
+    if array.shape != (3,) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise ValueError(f"{name} must be three numbers, but got {value!r}")
+    return array.tolist()
+
+
+def _check_between(value, name: str, low: float, high: float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{name} must be a number between {low} and {high}, but got {value!r}")
+
+
+def _wants_tensor(return_tensors) -> bool:
+    if return_tensors not in (None, "np", "pt"):  # TensorType is a string too
+        raise ValueError(f"return_tensors must be 'pt', 'np' or None, but got {return_tensors!r}")
+    return return_tensors == "pt"
+
+
+def _list_photos(images, boxes) -> list[tuple]:
+    """(image, its boxes, and what error messages call both) of every photo."""
+    boxes = _untensor(boxes)
+    if not (images.ndim == 4 if isinstance(images, np.ndarray | torch.Tensor) else _is_list(images)):
+        return [(images, boxes, "image", "boxes")]
+    if boxes is None:
+        boxes = [None] * len(images)
+    if not _is_list(boxes) or len(boxes) != len(images):
+        found = f"{len(boxes)} of them" if _is_list(boxes) else repr(boxes)
+        raise ValueError(f"boxes must be one list for each of the {len(images)} images, but got {found}")
+    return [(image, boxes[i], f"images[{i}]", f"boxes[{i}]") for i, image in enumerate(images)]
+
+
+def _is_list(value) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def _untensor(value):
+    """Tensors, alone or in nested lists, to numpy."""
+    if isinstance(value, torch.Tensor):
+        return _to_float64(value)
+    return [_untensor(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _to_float64(value) -> np.ndarray:
+    return value.detach().cpu().double().numpy() if isinstance(value, torch.Tensor) else np.asarray(value, np.float64)
+
+
+def _check_photo_box(box, width: int, height: int, name: str) -> np.ndarray:
+    checked = check_box(box, name)
+    x0, y0, x1, y1 = checked.tolist()
+    largest = MAX_BOX_RATIO * max(width, height)
+    if not MIN_BOX_SIDE <= max(x1 - x0, y1 - y0) <= largest:
+        raise ValueError(
+            f"{name} must be {MIN_BOX_SIDE} to {largest} pixels long, {MAX_BOX_RATIO} times its photo,"
+            f" but got {checked.tolist()}"
+        )
+    if x1 <= -0.5 or y1 <= -0.5 or x0 >= width - 0.5 or y0 >= height - 0.5:
+        raise ValueError(f"{name} must overlap its photo of {width} x {height}, but got {checked.tolist()}")
+    return checked
+
+
+def _settledness(landmarks: np.ndarray, intermediate_landmarks) -> np.ndarray:
+    """Scores (faces, K), see `MTLDImageProcessor.post_process_landmark_detection`."""
+    if intermediate_landmarks is None:
+        return np.ones(landmarks.shape[:2])
+    layers = _to_float64(intermediate_landmarks)
+    if layers.ndim != 4 or layers.shape[1] == 0 or layers[:, 0].shape != landmarks.shape:
+        expected = f"({landmarks.shape[0]}, layers, {landmarks.shape[1]}, 2)"
+        raise ValueError(f"outputs.intermediate_landmarks must be {expected}, but got {layers.shape}")
+    before = layers[:, -2] if layers.shape[1] > 1 else layers[:, -1]
+    return np.exp(-np.linalg.norm(layers[:, -1] - before, axis=-1) / SCORE_DISTANCE)
+
+
+def _describe_face(points: np.ndarray, scores: np.ndarray) -> dict[str, torch.Tensor]:
+    keypoints = torch.from_numpy(points).float()
+    return {
+        "keypoints": keypoints,
+        "scores": torch.from_numpy(scores).float(),
+        "labels": torch.arange(len(keypoints)),
+        "bbox": torch.cat([keypoints.amin(dim=0), keypoints.amax(dim=0)]),
+    }

@@ -1,0 +1,106 @@
+"""The three losses of MTLD (Sections 3.3 and 3.4) as free functions, and their sum (Eq. 5).
+
+Predictions and labels are (batch, layers, K, 2) and (batch, K, 2) in fractions of the crop. A label that is NaN is not
+annotated: it is left out of every mean. All of it is meant to run in float32, outside autocast.
+"""
+
+import torch
+
+
+def coordinate_loss(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Eq. 3: L1 distance |dx| + |dy|, mean over annotated landmarks and decoder layers; a fraction of the crop.
+
+    Args:
+        predictions: (batch, layers, K, 2), fractions of the crop.
+        labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
+    """
+    annotated = _annotated(labels)
+    errors = (predictions - labels.nan_to_num(posinf=0, neginf=0)[:, None]).abs().sum(dim=-1)
+    return _masked_mean(errors, annotated[:, None].expand_as(errors))
+
+
+def heatmap_loss(heatmaps: torch.Tensor, labels: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Eq. 2: squared L2 distance to Gaussian heatmaps, as a mean over pixels and annotated landmarks.
+
+    The mean instead of the printed sum keeps the weight independent of the heatmap's size and of K.
+
+    Args:
+        heatmaps: (batch, K, H, W).
+        labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
+        sigma: standard deviation of the Gaussians, in pixels of the heatmap.
+    """
+    targets = gaussian_heatmaps(labels.nan_to_num(posinf=0, neginf=0), heatmaps.shape[-2:], sigma)
+    errors = (heatmaps - targets).square().mean(dim=(-2, -1))
+    return _masked_mean(errors, _annotated(labels))
+
+
+def gaussian_heatmaps(points: torch.Tensor, shape: tuple[int, int], sigma: float) -> torch.Tensor:
+    """Gaussians of peak 1 around points (..., 2) in fractions of the crop: (..., H, W), the outer product of two."""
+    height, width = shape
+    columns = torch.arange(width, device=points.device, dtype=points.dtype)
+    rows = torch.arange(height, device=points.device, dtype=points.dtype)
+    x = torch.exp(-((columns - (points[..., :1] * width - 0.5)) ** 2) / (2 * sigma**2))
+    y = torch.exp(-((rows - (points[..., 1:] * height - 0.5)) ** 2) / (2 * sigma**2))
+    return y[..., :, None] * x[..., None, :]
+
+
+def structure_loss(
+    predictions: torch.Tensor, labels: torch.Tensor, num_neighbors: int, distance: str = "squared"
+) -> torch.Tensor:
+    """Eq. 4: distances from each landmark to its nearest ones should be those of the ground truth.
+
+    Printed, Eq. 4 sums signed differences and so has no minimum; here it is their absolute value. It is a mean over
+    landmarks, neighbours and layers, so that its weight depends neither on K nor on `num_neighbors`. Neighbours are
+    the nearest annotated landmarks of that very face.
+
+    Args:
+        predictions: (batch, layers, K, 2), fractions of the crop.
+        labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
+        num_neighbors: M of the paper; 0 switches the loss off.
+        distance: `"squared"` as printed (the unit is then a squared fraction of the crop) or `"euclidean"`.
+    """
+    neighbors = min(num_neighbors, labels.shape[1] - 1)
+    if neighbors < 1:
+        return predictions.sum() * 0
+    annotated = _annotated(labels)
+    pair_annotated = annotated[:, :, None] & annotated[:, None, :]
+    filled = labels.nan_to_num(posinf=0, neginf=0)
+    gaps = (filled[:, :, None] - filled[:, None, :]).square().sum(dim=-1)
+    itself = torch.eye(labels.shape[1], dtype=torch.bool, device=labels.device)
+    nearest = gaps.masked_fill(~pair_annotated | itself, torch.inf).topk(neighbors, dim=-1, largest=False)
+    index = nearest.indices[:, None, :, :, None].expand(-1, predictions.shape[1], -1, -1, 2)
+    others = predictions[:, :, None].expand(-1, -1, labels.shape[1], -1, -1).gather(3, index)
+    predicted = (predictions[:, :, :, None] - others).square().sum(dim=-1)
+    usable = nearest.values.isfinite()
+    true = nearest.values.masked_fill(~usable, 0)
+    if distance == "euclidean":
+        # The square root has no gradient at 0.
+        predicted, true = (predicted + 1e-12).sqrt(), (true + 1e-12).sqrt()
+    errors = (predicted - true[:, None]).abs()
+    return _masked_mean(errors, usable[:, None].expand_as(errors))
+
+
+def mtld_loss(config, labels, intermediate_landmarks, heatmaps=None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Eq. 5: the weighted sum of the losses that the configuration switches on, and each of them before its weight.
+
+    Returns:
+        The total, a scalar, and `{"coordinate": ..., "heatmap": ..., "structure": ...}` without gradient.
+    """
+    losses = {"coordinate": coordinate_loss(intermediate_landmarks, labels)}
+    if heatmaps is not None:
+        losses["heatmap"] = heatmap_loss(heatmaps, labels, config.heatmap_sigma)
+    if config.use_structure_loss:
+        losses["structure"] = structure_loss(
+            intermediate_landmarks, labels, config.num_neighbors, config.structure_distance
+        )
+    total = sum(getattr(config, f"{name}_loss_weight") * value for name, value in losses.items())
+    return total, {name: value.detach() for name, value in losses.items()}
+
+
+def _annotated(labels: torch.Tensor) -> torch.Tensor:
+    return labels.isfinite().all(dim=-1)
+
+
+def _masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of `values` where `mask`; 0 (with a gradient of 0) where nothing is annotated."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)

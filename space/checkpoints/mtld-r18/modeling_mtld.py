@@ -1,0 +1,501 @@
+"""MTLD (Accurate Facial Landmark Detector via Multi-scale Transformer), Section 3.
+
+Order: outputs, position embedding, attention blocks, Feature Pyramid Attention, Feature Fusion Encoder, Landmark
+Decoder, heatmap branch, and the model that puts them together. Image positions are fractions of the crop, (x, y).
+"""
+
+import os
+from dataclasses import dataclass
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel, TimmBackbone
+from transformers import initialization as init
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import ModelOutput
+
+from .configuration_mtld import STRIDES, MTLDConfig
+from .loss_mtld import mtld_loss
+
+
+@dataclass
+class MTLDOutput(ModelOutput):
+    """Output of `MTLDForFacialLandmarkDetection`.
+
+    Args:
+        loss: scalar, Eq. 5; where labels were given.
+        loss_dict: its terms by name, before their weights; where labels were given.
+        landmarks: (batch, K, 2) float32, (x, y) as fractions of the crop: pixel x of a crop W wide is (x + 0.5) / W.
+        intermediate_landmarks: (batch, layers, K, 2) float32, the positions after each decoder layer; the last are
+            `landmarks`.
+        heatmaps: (batch, K, heatmap_size, heatmap_size); where labels were given and the branch is on.
+        hidden_states: on request, the landmark queries after each decoder layer, each (batch, K, hidden_size).
+        attentions: on request, the cross-attention of each decoder layer, each (batch, heads, K, tokens). The tokens
+            are those of s5, s4 and, but for the first layer, s3 one after the other, row by row.
+    """
+
+    loss: torch.FloatTensor | None = None
+    loss_dict: dict | None = None
+    landmarks: torch.FloatTensor | None = None
+    intermediate_landmarks: torch.FloatTensor | None = None
+    heatmaps: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+def position_embedding(points: torch.Tensor, width: int) -> torch.Tensor:
+    """Sines and cosines of points (..., 2) in fractions of the crop, 1/4 to 16 periods a crop: (..., width) float32.
+
+    16 periods a crop is the finest that the 32 x 32 tokens of s3 can tell apart. Being of fractions, the embedding of
+    a place on the face is the same at every input size.
+    """
+    exponents = torch.linspace(-2, 4, width // 4, device=points.device, dtype=torch.float32)
+    angles = (2 * torch.pi * points.float()).unsqueeze(-1) * 2**exponents
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+
+
+def grid_positions(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """Centres of the cells of a feature map, row by row: (height * width, 2), fractions of the crop."""
+    y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
+    x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
+    return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1).flatten(0, 1)
+
+
+def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+    """Attention written out; unlike sdpa it returns the weights. What it takes is (batch, heads, tokens, width)."""
+    weights = (query @ key.transpose(-1, -2) * scaling).softmax(dim=-1)
+    return (weights @ value).transpose(1, 2), weights
+
+
+class MTLDAttention(nn.Module):
+    """Multi-head attention (MHA in Eq. 1) of queries (batch, n, hidden) over keys and values (batch, m, hidden)."""
+
+    def __init__(self, config: MTLDConfig):
+        super().__init__()
+        self.config = config
+        self.is_causal = False  # read by transformers' sdpa
+        self.head_size = config.hidden_size // config.num_attention_heads
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, queries, keys, values, output_attentions: bool = False):
+        def split(states):
+            return states.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+
+        # transformers' sdpa fails on an empty batch, which a photo without a face makes.
+        written_out = output_attentions or queries.shape[0] == 0
+        implementation = "eager" if written_out else self.config._attn_implementation
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        mixed, weights = attend(
+            self,
+            split(self.q_proj(queries)),
+            split(self.k_proj(keys)),
+            split(self.v_proj(values)),
+            None,
+            scaling=self.head_size**-0.5,
+            dropout=0.0,
+        )
+        return self.out_proj(mixed.flatten(-2)), weights
+
+
+class MTLDFeedForward(nn.Module):
+    """LN(t + FFN(t)), the second half of every block (Eq. 1)."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int):
+        super().__init__()
+        self.fc1 = nn.Linear(hidden_size, intermediate_size)
+        self.fc2 = nn.Linear(intermediate_size, hidden_size)
+        self.norm = nn.LayerNorm(hidden_size)
+
+    def forward(self, states):
+        return self.norm(states + self.fc2(F.relu(self.fc1(states))))
+
+
+class MTLDPyramidLevel(nn.Module):
+    """One level of Feature Pyramid Attention (Fig. 2a, Eq. 1).
+
+    Queries are all cells of this level; keys and values are its product with the output of the level before, at the
+    resolution of that level, which is four times coarser: attention over the 1,024 cells of s3 costs 256 keys a query.
+    """
+
+    def __init__(self, config: MTLDConfig, channels: int):
+        super().__init__()
+        self.input_proj = nn.Conv2d(channels, config.hidden_size, kernel_size=1)
+        self.input_norm = nn.LayerNorm(config.hidden_size)
+        self.attention = MTLDAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size)
+        self.feed_forward = MTLDFeedForward(config.hidden_size, config.intermediate_size)
+
+    def forward(self, feature_map, previous, positions, previous_positions):
+        """
+        Args:
+            feature_map: (batch, channels, H, W).
+            previous: m of the level before, (batch, h * w, hidden), or None for the first level.
+            positions, previous_positions: position embeddings of this level's H * W cells and of the one before.
+
+        Returns:
+            m, (batch, H * W, hidden).
+        """
+        projected = self.input_proj(feature_map)
+        states = self.input_norm(projected.flatten(2).transpose(1, 2))
+        if previous is None:
+            values = states
+        else:
+            # Both maps are square or not, but their cells nest: halve until the cells are those of the level before.
+            height, width = feature_map.shape[-2:]
+            step = round((height * width / previous.shape[1]) ** 0.5)
+            grid = states.transpose(1, 2).unflatten(-1, (height, width))
+            values = F.avg_pool2d(grid, step).flatten(2).transpose(1, 2) * previous
+        mixed, _ = self.attention(states + positions, values + previous_positions, values)
+        return self.feed_forward(self.attention_norm(states + mixed))
+
+
+class MTLDEncoderLayer(nn.Module):
+    """One transformer encoder layer of the Feature Fusion Encoder, over tokens that carry their positions."""
+
+    def __init__(self, config: MTLDConfig):
+        super().__init__()
+        self.attention = MTLDAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size)
+        self.feed_forward = MTLDFeedForward(config.hidden_size, config.intermediate_size)
+
+    def forward(self, tokens):
+        mixed, _ = self.attention(tokens, tokens, tokens)
+        return self.feed_forward(self.attention_norm(tokens + mixed))
+
+
+class MTLDMultiscaleEncoder(nn.Module):
+    """Feature Pyramid Attention on s5, s4 and s3, then the Feature Fusion Encoder: feature maps in, tokens out.
+
+    The levels go from coarse to fine, so that each refines what the one before found. The encoder mixes the tokens of
+    s5 and s4; those of s3 have met them through their keys and values, and are too many to attend to each other.
+    """
+
+    def __init__(self, config: MTLDConfig, channels: list[int]):
+        super().__init__()
+        self.width = config.hidden_size
+        self.levels = nn.ModuleList(MTLDPyramidLevel(config, count) for count in channels[::-1])
+        self.level_embedding = nn.Parameter(torch.zeros(len(channels), config.hidden_size))
+        self.encoder = nn.ModuleList(MTLDEncoderLayer(config) for _ in range(config.encoder_layers))
+
+    def forward(self, feature_maps) -> tuple[torch.Tensor, torch.Tensor]:
+        """feature_maps: s3, s4, s5, each (batch, channels, H, W). Returns tokens (batch, n, hidden): s5 and s4 in one
+        tensor, and s3."""
+        tokens, previous, previous_positions = [], None, None
+        for level, feature_map, embedding in zip(self.levels, feature_maps[::-1], self.level_embedding, strict=True):
+            cells = grid_positions(*feature_map.shape[-2:], feature_map.device)
+            positions = position_embedding(cells, self.width).to(feature_map.dtype)
+            if previous is None:
+                previous_positions = positions
+            previous = level(feature_map, previous, positions, previous_positions)
+            previous_positions = positions
+            tokens.append(previous + positions + embedding)
+        coarse = torch.cat(tokens[:-1], dim=1)
+        for layer in self.encoder:
+            coarse = layer(coarse)
+        return coarse, tokens[-1]
+
+
+def starts_at_zero(layer: nn.Module) -> nn.Module:
+    """Marks an output layer for `_init_weights`: a new network predicts the mean face and empty heatmaps."""
+    layer._starts_at_zero = True
+    return layer
+
+
+class MTLDLandmarkHead(nn.Module):
+    """The detection head of a decoder layer, shared by its landmarks.
+
+    Queries (batch, K, hidden) become moves (batch, K, 2), fractions of the crop. It runs in float32 outside autocast:
+    landmarks rounded to bfloat16 lose 0.2 points of NME.
+    """
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.fc1 = nn.Linear(hidden_size, hidden_size)
+        self.fc2 = nn.Linear(hidden_size, hidden_size)
+        self.out = starts_at_zero(nn.Linear(hidden_size, 2))
+
+    def forward(self, queries):
+        with torch.autocast(queries.device.type, enabled=False):
+            states = queries.to(self.fc1.weight.dtype)
+            return self.out(F.relu(self.fc2(F.relu(self.fc1(states))))).float()
+
+
+class MTLDDecoderLayer(nn.Module):
+    """One layer of the Landmark Decoder (Fig. 2b): queries meet each other, then the tokens, then their head."""
+
+    def __init__(self, config: MTLDConfig):
+        super().__init__()
+        self.self_attention = MTLDAttention(config)
+        self.self_attention_norm = nn.LayerNorm(config.hidden_size)
+        self.cross_attention = MTLDAttention(config)
+        self.cross_attention_norm = nn.LayerNorm(config.hidden_size)
+        self.feed_forward = MTLDFeedForward(config.hidden_size, config.decoder_intermediate_size)
+        self.head = MTLDLandmarkHead(config.hidden_size)
+
+    def forward(self, queries, landmarks, tokens, output_attentions: bool = False):
+        """
+        Args:
+            queries: (batch, K, hidden).
+            landmarks: (batch, K, 2) float32, where the layer before put them, fractions of the crop.
+            tokens: (batch, tokens, hidden).
+
+        Returns:
+            The refined queries and landmarks, and the attention weights (batch, heads, K, tokens) or None.
+        """
+        positions = position_embedding(landmarks, queries.shape[-1]).to(queries.dtype)
+        placed = queries + positions
+        mixed, _ = self.self_attention(placed, placed, queries)
+        queries = self.self_attention_norm(queries + mixed)
+        mixed, weights = self.cross_attention(queries + positions, tokens, tokens, output_attentions)
+        queries = self.feed_forward(self.cross_attention_norm(queries + mixed))
+        return queries, landmarks + self.head(queries), weights
+
+
+class MTLDLandmarkDecoder(nn.Module):
+    """Landmark queries to coordinates, coarse to fine: each layer moves the landmarks of the one before.
+
+    The first layer sees the tokens of s5 and s4, enough for rough positions; the others see those of s3 as well.
+    """
+
+    def __init__(self, config: MTLDConfig):
+        super().__init__()
+        self.queries = nn.Parameter(torch.zeros(config.num_landmarks, config.hidden_size))
+        self.mean_face = nn.Parameter(torch.full((config.num_landmarks, 2), 0.5))
+        self.layers = nn.ModuleList(MTLDDecoderLayer(config) for _ in range(config.decoder_layers))
+
+    def forward(self, coarse, fine, output_attentions: bool = False):
+        """coarse, fine: tokens (batch, n, hidden). Returns landmarks (batch, layers, K, 2) float32, and for each layer
+        its queries and attentions."""
+        queries = self.queries.to(coarse.dtype).expand(coarse.shape[0], -1, -1)
+        landmarks = self.mean_face.float().expand(coarse.shape[0], -1, -1)
+        tokens, both = coarse, torch.cat([coarse, fine], dim=1)
+        positions, hidden_states, attentions = [], [], []
+        for layer in self.layers:
+            # Each head learns to mend what it is given; it does not teach the one before.
+            queries, landmarks, weights = layer(queries, landmarks, tokens, output_attentions)
+            positions.append(landmarks)
+            hidden_states.append(queries)
+            attentions.append(weights)
+            landmarks, tokens = landmarks.detach(), both
+        return torch.stack(positions, dim=1), tuple(hidden_states), tuple(attentions)
+
+
+class MTLDBaseHead(nn.Module):
+    """Table 3's "Base": s5 averaged over the crop, and one linear layer."""
+
+    def __init__(self, config: MTLDConfig, channels: list[int]):
+        super().__init__()
+        self.mean_face = nn.Parameter(torch.full((config.num_landmarks, 2), 0.5))
+        self.out = starts_at_zero(nn.Linear(channels[-1], config.num_landmarks * 2))
+
+    def forward(self, feature_maps) -> torch.Tensor:
+        """feature_maps: s3, s4, s5. Returns (batch, 1, K, 2) float32, fractions of the crop."""
+        pooled = feature_maps[-1].mean(dim=(-2, -1))
+        with torch.autocast(pooled.device.type, enabled=False):
+            moves = self.out(pooled.to(self.out.weight.dtype)).float()
+        return (self.mean_face.float() + moves.unflatten(-1, (-1, 2))).unsqueeze(1)
+
+
+class MTLDHeatmapBranch(nn.Module):
+    """The convolutions that turn s3, s4 and s5 into heatmaps (Section 3.3); for training alone."""
+
+    def __init__(self, config: MTLDConfig, channels: list[int]):
+        super().__init__()
+        width = config.hidden_size
+        self.upscale = (config.heatmap_size or config.image_size // 4) * STRIDES[0] // config.image_size
+        self.laterals = nn.ModuleList(nn.Conv2d(count, width, kernel_size=1) for count in channels)
+        self.conv = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.out = starts_at_zero(nn.Conv2d(width, config.num_landmarks * self.upscale**2, kernel_size=1))
+
+    def forward(self, feature_maps) -> torch.Tensor:
+        """feature_maps: s3, s4, s5. Returns (batch, K, H, W) float32, H and W `upscale` times those of s3."""
+        shape = feature_maps[0].shape[-2:]
+        levels = (lateral(feature_map) for lateral, feature_map in zip(self.laterals, feature_maps, strict=True))
+        fused = sum(F.interpolate(level, shape, mode="bilinear", align_corners=False) for level in levels)
+        return F.pixel_shuffle(self.out(F.relu(self.norm(self.conv(fused)))), self.upscale).float()
+
+
+class MTLDPreTrainedModel(PreTrainedModel):
+    config_class = MTLDConfig
+    base_model_prefix = "mtld"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    # Else the Trainer would not average the loss over accumulated batches: it takes `**ignored` for what it passes.
+    accepts_loss_kwargs = False
+    _supports_sdpa = True
+    _no_split_modules = ["MTLDPyramidLevel", "MTLDEncoderLayer", "MTLDDecoderLayer"]
+    # A released checkpoint does not hold the heatmap branch.
+    _keys_to_ignore_on_load_missing = [r"^heatmap_branch\."]
+    _keys_to_ignore_on_load_unexpected = [r"^heatmap_branch\."]
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        if getattr(module, "_starts_at_zero", False):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, (nn.Linear, nn.Conv2d)):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, (nn.LayerNorm, nn.BatchNorm2d)):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+            if isinstance(module, nn.BatchNorm2d):
+                init.zeros_(module.running_mean)
+                init.ones_(module.running_var)
+                init.zeros_(module.num_batches_tracked)
+        elif isinstance(module, MTLDMultiscaleEncoder):
+            init.normal_(module.level_embedding, std=0.02)
+        elif isinstance(module, MTLDLandmarkDecoder):
+            init.normal_(module.queries, std=0.1)  # small beside what they collect from the image
+            init.constant_(module.mean_face, 0.5)
+            for layer in module.layers:
+                # Equal projections make a query and a token most alike where they share a place: each landmark looks
+                # first where it is expected. It can unlearn that; found at random, it takes long to learn.
+                init.copy_(layer.cross_attention.k_proj.weight, layer.cross_attention.q_proj.weight)
+        elif isinstance(module, MTLDBaseHead):
+            init.constant_(module.mean_face, 0.5)
+
+
+class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
+    """Facial landmarks of face crops.
+
+    ```python
+    >>> model = MTLDForFacialLandmarkDetection(MTLDConfig(backbone="resnet18", num_landmarks=68))
+    >>> model(torch.zeros(1, 3, 256, 256)).landmarks.shape
+    torch.Size([1, 68, 2])
+    ```
+    """
+
+    def __init__(self, config: MTLDConfig):
+        config.check()
+        super().__init__(config)
+        self.backbone = TimmBackbone(config.backbone_config, **config.backbone_kwargs)
+        channels = list(self.backbone.channels)
+        if config.use_multiscale_transformer:
+            self.encoder = MTLDMultiscaleEncoder(config, channels)
+            self.decoder = MTLDLandmarkDecoder(config)
+        else:
+            self.decoder = MTLDBaseHead(config, channels)
+        if config.use_heatmap_loss:
+            self.heatmap_branch = MTLDHeatmapBranch(config, channels)
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        **ignored,
+    ) -> MTLDOutput:
+        """
+        Args:
+            pixel_values: (batch, 3, H, W), crops as `MTLDImageProcessor` makes them; H and W multiples of 32.
+            labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
+            ignored: what else the processor returns.
+
+        Raises:
+            ValueError: if `pixel_values` or `labels` have another shape, or H or W is not a multiple of 32.
+        """
+        self._check_inputs(pixel_values, labels)
+        feature_maps = self.backbone(pixel_values).feature_maps
+        hidden_states, attentions = (), ()
+        if self.config.use_multiscale_transformer:
+            landmarks, hidden_states, attentions = self.decoder(*self.encoder(feature_maps), bool(output_attentions))
+        else:
+            landmarks = self.decoder(feature_maps)
+        loss, loss_dict, heatmaps = None, None, None
+        if labels is not None:
+            heatmaps = self.heatmap_branch(feature_maps) if self.config.use_heatmap_loss else None
+            with torch.autocast(pixel_values.device.type, enabled=False):
+                loss, loss_dict = mtld_loss(self.config, labels.float(), landmarks, heatmaps)
+        output = MTLDOutput(
+            loss=loss,
+            loss_dict=loss_dict,
+            landmarks=landmarks[:, -1],
+            intermediate_landmarks=landmarks,
+            heatmaps=heatmaps,
+            hidden_states=hidden_states if output_hidden_states else None,
+            attentions=attentions if output_attentions else None,
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+    def _check_inputs(self, pixel_values, labels):
+        if pixel_values.ndim != 4 or 0 in pixel_values.shape[-2:]:
+            raise ValueError(f"pixel_values must be of shape (batch, 3, H, W), but got {tuple(pixel_values.shape)}")
+        height, width = pixel_values.shape[-2:]
+        if height % STRIDES[-1] or width % STRIDES[-1]:
+            raise ValueError(f"pixel_values must have sides that are multiples of 32, but got {height} x {width}")
+        expected = (pixel_values.shape[0], self.config.num_landmarks, 2)
+        if labels is not None and tuple(labels.shape) != expected:
+            raise ValueError(f"labels must be of shape {expected} (batch, K, 2), but got {tuple(labels.shape)}")
+
+    @torch.no_grad()
+    def set_mean_face(self, mean_face: torch.Tensor):
+        """Starts the decoder from `mean_face` (K, 2), fractions of the crop, instead of from the crop's centre."""
+        expected = (self.config.num_landmarks, 2)
+        if tuple(mean_face.shape) != expected or not torch.isfinite(mean_face).all():
+            raise ValueError(f"mean_face must be finite and of shape {expected}, but got {tuple(mean_face.shape)}")
+        self.decoder.mean_face.copy_(mean_face)
+
+    @torch.no_grad()
+    def load_backbone_weights(self, file: str | None = None):
+        """Loads timm's pretrained weights into the backbone: those of the Hub, or those in `file` under timm's names.
+
+        It is a step of its own because weights that timm loads inside `__init__` are re-drawn by transformers: it
+        resets the statistics of batch norm.
+
+        Raises:
+            ValueError: if `file` cannot be read, or is not of this backbone.
+        """
+        try:
+            weights = self._read_backbone_weights(file)
+            # timm leaves at random, without a word, what it does not find in a file.
+            with torch.random.fork_rng(devices=[]):
+                again = self._read_backbone_weights(file)
+            random = [name for name, value in weights.items() if not torch.equal(value, again[name])]
+            if random:
+                raise ValueError(f"it lacks {random[0]} and {len(random) - 1} others")
+        except Exception as error:  # timm, safetensors, pickle and the Hub each raise their own
+            raise ValueError(
+                f"backbone weights of {self.config.backbone!r} from {file or 'the Hub'}: {error}"
+            ) from error
+        self.backbone._backbone.load_state_dict(weights)
+
+    def _read_backbone_weights(self, file: str | None) -> dict[str, torch.Tensor]:
+        config = self.config.backbone_config
+        overlay = {"pretrained_cfg_overlay": {"file": str(file)}} if file is not None else {}
+        pretrained = timm.create_model(
+            config.backbone,
+            pretrained=True,
+            features_only=True,
+            out_indices=config.out_indices,
+            **self.config.backbone_kwargs,
+            **overlay,
+        )
+        return pretrained.state_dict()
+
+    def save_pretrained(self, save_directory, is_main_process: bool = True, state_dict: dict | None = None, **kwargs):
+        """Writes weights without the heatmap branch, configuration, and the code that AutoModel needs from the Hub.
+
+        The arguments are those of `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            ValueError: if `save_directory` is a file.
+        """
+        if os.path.isfile(save_directory):
+            raise ValueError(f"save_directory must be a directory, but got the file {save_directory}")
+        weights = self.state_dict() if state_dict is None else state_dict
+        kept = {name: value for name, value in weights.items() if not name.startswith("heatmap_branch.")}
+        super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=kept, **kwargs)
+
+
+__all__ = ["MTLDForFacialLandmarkDetection", "MTLDOutput", "MTLDPreTrainedModel"]

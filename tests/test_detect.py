@@ -1,0 +1,151 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.data import astronaut
+
+from modeling_mtld import detect
+from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.drawing_mtld import POINT, draw_faces
+from modeling_mtld.image_processing_mtld import MTLDImageProcessor
+from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
+
+NAMES = ["left_eye_0", "left_eye_1", "mouth_0", "mouth_1"]
+FRACTIONS = [[0.1, 0.1], [0.9, 0.1], [0.1, 0.9], [0.9, 0.9]]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """An untrained network, which answers its mean face for every crop."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    model = MTLDForFacialLandmarkDetection(
+        MTLDConfig(
+            backbone="test_resnet.r160_in1k",
+            image_size=32,
+            num_landmarks=4,
+            landmark_names=NAMES,
+            hidden_size=8,
+            num_attention_heads=2,
+            use_heatmap_loss=False,
+        )
+    )
+    model.set_mean_face(torch.tensor(FRACTIONS))
+    model.save_pretrained(folder)
+    MTLDImageProcessor(size=32).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run(checkpoint, tmp_path, monkeypatch, capsys):
+    """Runs the command in an empty folder: exit status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        capsys.readouterr()
+        try:
+            status = detect.main(["--model", str(checkpoint), "--device", "cpu", *map(str, arguments)])
+        except SystemExit as error:
+            status = error.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_built_in_photo(run):
+    status, out, err = run()
+    assert status == 0
+    (face,) = json.loads(out)
+    assert [mark["label"] for mark in face["landmarks"]] == NAMES
+    picture, written = Path("detect_output/astronaut_landmarks.png"), Path("detect_output/astronaut_landmarks.json")
+    assert str(picture) in err and str(written) in err and err.count("\n") == 1
+    assert json.loads(written.read_text()) == [face]
+    assert Image.open(picture).width % 512 == 0
+    assert sorted(Path("detect_output").iterdir()) == [written, picture]
+
+
+def test_given_boxes_and_folder_beside_the_photo(run):
+    Image.new("RGB", (200, 100)).save("photo.png")
+    before = Path("photo.png").read_bytes()
+    status, out, _ = run("photo.png", "--box", 10, 10, 50, 50, "--box", -5, 20, 30, 60.5, "--output_dir", ".")
+    assert status == 0 and len(json.loads(out)) == 2
+    assert Path("photo_landmarks.png").is_file()
+    assert Path("photo.png").read_bytes() == before
+
+
+def test_photo_without_a_face(run):
+    Image.new("RGB", (100, 100), "gray").save("wall.jpg")
+    assert run("wall.jpg") == (2, "", "detect: no face found in wall.jpg; give --box X0 Y0 X1 Y1\n")
+    assert not Path("detect_output").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, culprit",
+    [
+        (["missing.jpg"], "missing.jpg"),
+        (["."], "directory"),
+        (["text.jpg"], "text.jpg"),
+        (["truncated.jpg"], "truncated.jpg"),
+        (["--box", 10, 10, 10, 50], "no area"),
+        (["--box", "nan", 10, 20, 50], "finite"),
+        (["--box", 9000, 9000, 9100, 9100], "must overlap its photo"),
+        (["--box", 1, 2, 3], "--box"),
+        (["--box", "a", 2, 3, 4], "'a'"),
+        (["--model", "nowhere"], "nowhere"),
+        (["--model", "."], "--model"),
+        (["--model", "other"], "bert"),
+        (["--model", "broken"], "broken"),
+        (["--device", "toaster"], "toaster"),
+        (["--output_dir", "text.jpg"], "text.jpg"),
+        (["--output_dir", "text.jpg/below"], "text.jpg"),
+        (["--wrong"], "--wrong"),
+    ],
+)
+def test_bad_input_is_one_line(run, arguments, culprit):
+    Path("text.jpg").write_text("no picture")
+    Image.fromarray(astronaut()).save("whole.jpg")
+    Path("truncated.jpg").write_bytes(Path("whole.jpg").read_bytes()[:5000])
+    for folder, config in [("other", '{"model_type": "bert"}'), ("broken", '{"model_type": "mtld"')]:
+        Path(folder).mkdir()
+        Path(folder, "config.json").write_text(config)
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("detect: ") and err.count("\n") == 1 and culprit in err
+    assert not Path("detect_output").exists()
+
+
+def test_module_runs_as_a_command(tmp_path):
+    command = [sys.executable, "-m", "modeling_mtld.detect", str(tmp_path / "missing.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "missing.jpg" in done.stderr and done.stderr.count("\n") == 1
+
+
+def make_face(low, high):
+    corners = [(low, low), (high, low), (low, high), (high, high)]
+    marks = [{"label": name, "x": x, "y": y, "score": 1.0} for name, (x, y) in zip(NAMES, corners)]
+    return {"score": 1.0, "box": {"xmin": low, "ymin": low, "xmax": high, "ymax": high}, "landmarks": marks}
+
+
+def test_drawing_grows_with_the_face_and_small_faces_are_enlarged():
+    small = draw_faces(np.zeros((100, 100, 3), np.uint8), [make_face(20.0, 80.0)])
+    assert small.shape == (400, 400, 3)
+    photo = np.zeros((3000, 3000, 3), np.uint8)
+    large = draw_faces(photo, [make_face(500.0, 2500.0)])
+    assert large.shape == photo.shape and not photo.any()
+    areas = [(picture == POINT).all(axis=2).sum() for picture in (small, large)]
+    assert 0 < 10 * areas[0] < areas[1]
+    assert tuple(large[500, 500]) == POINT
+
+
+def test_drawing_without_names_or_faces():
+    photo = np.full((50, 60, 3), 7, np.uint8)
+    assert (draw_faces(photo, []) == photo).all()
+    face = make_face(10.0, 40.0)
+    for index, mark in enumerate(face["landmarks"]):
+        mark["label"] = str(index)
+    assert draw_faces(photo, [face]).shape[2] == 3

@@ -1,0 +1,365 @@
+"""The network: shapes, precision, the switches of Table 3, the budget of Table 4, and loading without a loss."""
+
+import copy
+import itertools
+import logging
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.loss_mtld import mtld_loss
+from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection, grid_positions, position_embedding
+
+TINY = {
+    "backbone": "test_efficientnet",
+    "image_size": 64,
+    "num_landmarks": 5,
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "decoder_intermediate_size": 32,
+}
+SWITCHES = ("use_multiscale_transformer", "use_heatmap_loss", "use_structure_loss")
+BASE = dict.fromkeys(SWITCHES, False)
+
+
+def new_model(**fields) -> MTLDForFacialLandmarkDetection:
+    torch.manual_seed(0)
+    return MTLDForFacialLandmarkDetection(MTLDConfig(**TINY | fields)).eval()
+
+
+@torch.no_grad()
+def moved_model(**fields) -> MTLDForFacialLandmarkDetection:
+    """With every weight and statistic away from where it starts, as after training."""
+    model = new_model(**fields)
+    for weights in itertools.chain(model.parameters(), model.buffers()):
+        if weights.is_floating_point():
+            weights.add_(0.05 * torch.rand_like(weights))
+    return model
+
+
+def random_pixels(*shape) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def random_labels(batch: int = 2, count: int = 5) -> torch.Tensor:
+    return torch.rand(batch, count, 2, generator=torch.Generator().manual_seed(2))
+
+
+PIXELS, LABELS = random_pixels(2, 3, 64, 64), random_labels()
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Not to be changed by a test."""
+    return moved_model()
+
+
+# What comes out
+
+
+def test_output_has_every_layer_and_loss(model):
+    labels = LABELS.clone()
+    labels[0, 1] = torch.nan
+    outputs = model(PIXELS, labels)
+    assert outputs.landmarks.shape == (2, 5, 2)
+    assert outputs.intermediate_landmarks.shape == (2, 2, 5, 2)
+    assert torch.equal(outputs.intermediate_landmarks[:, -1], outputs.landmarks)
+    assert outputs.heatmaps.shape == (2, 5, 16, 16)
+    assert outputs.loss.shape == () and outputs.loss.isfinite()
+    assert outputs.loss_dict.keys() == {"coordinate", "heatmap", "structure"}
+    assert outputs.hidden_states is None and outputs.attentions is None
+
+
+def test_without_labels_no_heatmap_is_computed(model, monkeypatch):
+    with_labels = model(PIXELS, LABELS)
+
+    def fail(*args):
+        raise AssertionError("the heatmap branch was run")
+
+    monkeypatch.setattr(model.heatmap_branch, "forward", fail)
+    outputs = model(PIXELS)
+    assert outputs.loss is None and outputs.loss_dict is None and outputs.heatmaps is None
+    assert torch.equal(outputs.landmarks, with_labels.landmarks)
+
+
+def test_what_the_processor_returns_beside_pixels_is_ignored(model):
+    assert torch.equal(model(PIXELS, matrices=None, face_counts=[2]).landmarks, model(PIXELS).landmarks)
+
+
+@pytest.mark.parametrize("fields", [{}, BASE])
+@pytest.mark.parametrize("height, width", [(32, 32), (128, 128), (256, 256), (96, 160)])
+def test_other_input_sizes_work(fields, height, width):
+    outputs = moved_model(**fields | {"use_heatmap_loss": True})(random_pixels(1, 3, height, width), LABELS[:1])
+    assert outputs.landmarks.shape == (1, 5, 2) and outputs.landmarks.isfinite().all()
+    assert outputs.heatmaps.shape == (1, 5, height // 4, width // 4)
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_small_batches_work(model, batch):
+    outputs = model(PIXELS[:batch], LABELS[:batch])
+    assert outputs.landmarks.shape == (batch, 5, 2) and outputs.loss.isfinite()
+
+
+def test_hidden_states_and_attentions_on_request(model):
+    outputs = model(PIXELS, output_hidden_states=True, output_attentions=True)
+    assert [states.shape for states in outputs.hidden_states] == [(2, 5, 16)] * 2
+    coarse, fine = 2 * 2 + 4 * 4, 8 * 8
+    assert [weights.shape for weights in outputs.attentions] == [(2, 2, 5, coarse), (2, 2, 5, coarse + fine)]
+    for weights in outputs.attentions:
+        assert torch.allclose(weights.sum(dim=-1), torch.ones(2, 2, 5))
+    assert torch.allclose(outputs.landmarks, model(PIXELS).landmarks, atol=1e-5)
+
+
+def test_tuple_on_request(model):
+    assert torch.equal(model(PIXELS, return_dict=False)[0], model(PIXELS).landmarks)
+    loss, terms, landmarks, *_ = model(PIXELS, LABELS, return_dict=False)
+    assert loss.shape == () and "coordinate" in terms and landmarks.shape == (2, 5, 2)
+
+
+@pytest.mark.parametrize(
+    "inputs, name, found",
+    [
+        ((PIXELS[0],), "pixel_values", r"\(3, 64, 64\)"),
+        ((random_pixels(1, 3, 64, 80),), "pixel_values", "64 x 80"),
+        ((random_pixels(1, 3, 0, 64),), "pixel_values", r"\(1, 3, 0, 64\)"),
+        ((PIXELS, random_labels(2, 6)), "labels", r"\(2, 6, 2\)"),
+        ((PIXELS, random_labels(1)), "labels", r"\(1, 5, 2\)"),
+        ((PIXELS, LABELS[..., :1]), "labels", r"\(2, 5, 1\)"),
+    ],
+)
+def test_refuses_wrong_shapes_by_name(model, inputs, name, found):
+    with pytest.raises(ValueError, match=f"{name} must .*, but got {found}"):
+        model(*inputs)
+
+
+# Precision
+
+
+def test_under_bfloat16_autocast_landmarks_and_losses_are_float32(model):
+    exact = model(PIXELS, LABELS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = model(PIXELS, LABELS)
+    for landmarks in (outputs.landmarks, outputs.intermediate_landmarks[:, 0]):
+        assert landmarks.dtype == torch.float32
+        assert not torch.equal(landmarks, landmarks.bfloat16().float())  # nor rounded on the way
+    assert torch.allclose(outputs.landmarks, exact.landmarks, atol=0.02)
+    loss, _ = mtld_loss(model.config, LABELS, outputs.intermediate_landmarks, outputs.heatmaps)
+    assert outputs.loss.dtype == torch.float32 and torch.equal(outputs.loss, loss)
+
+
+def test_attention_written_out_gives_the_same(model):
+    eager = copy.deepcopy(model)
+    eager.set_attn_implementation("eager")
+    assert (model.config._attn_implementation, eager.config._attn_implementation) == ("sdpa", "eager")
+    assert torch.allclose(eager(PIXELS).landmarks, model(PIXELS).landmarks, atol=1e-5)
+
+
+# Switches, budget, training
+
+
+@pytest.mark.parametrize("switched_on", list(itertools.product([True, False], repeat=3)))
+def test_every_module_of_table_3_can_be_switched_off(switched_on):
+    fields = dict(zip(SWITCHES, switched_on))
+    model = new_model(**fields).train()
+    outputs = model(PIXELS, LABELS)
+    outputs.loss.backward()
+    on = {name for name in ("heatmap", "structure") if fields[f"use_{name}_loss"]}
+    assert outputs.loss_dict.keys() == {"coordinate"} | on
+    assert outputs.intermediate_landmarks.shape[1] == (2 if fields["use_multiscale_transformer"] else 1)
+    unused = [name for name, weights in model.named_parameters() if weights.grad is None]
+    assert unused == []  # several processes would wait for these
+
+
+def test_base_is_pooled_s5_and_one_linear_layer():
+    model = moved_model(**BASE)
+    heads = {name: weights for name, weights in model.named_parameters() if not name.startswith("backbone.")}
+    assert {name: tuple(weights.shape) for name, weights in heads.items()} == {
+        "decoder.mean_face": (5, 2),
+        "decoder.out.weight": (10, 64),
+        "decoder.out.bias": (10,),
+    }
+    pooled = model.backbone(PIXELS).feature_maps[-1].mean(dim=(2, 3))
+    moves = (pooled @ heads["decoder.out.weight"].T + heads["decoder.out.bias"]).view(2, 5, 2)
+    assert torch.allclose(model(PIXELS).landmarks, heads["decoder.mean_face"] + moves, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "backbone, parameters, multiply_adds",
+    [("resnet18", 12.6e6, 2.7e9), ("resnet50", 27.3e6, 5.8e9), ("resnet101", 46.0e6, 10.7e9)],
+)
+def test_is_within_the_budget_of_table_4(backbone, parameters, multiply_adds):
+    config = MTLDConfig(backbone=backbone, num_landmarks=98)
+    with FakeTensorMode(), FlopCounterMode(display=False) as counter:
+        model = MTLDForFacialLandmarkDetection._from_config(config, attn_implementation="eager")
+        model.eval().requires_grad_(False)
+        count = sum(w.numel() for name, w in model.named_parameters() if not name.startswith("heatmap_branch."))
+        model(torch.zeros(1, 3, 256, 256))
+    assert 0.85 * parameters < count <= parameters
+    assert 0.85 * multiply_adds < counter.get_total_flops() / 2 <= multiply_adds
+
+
+@pytest.mark.parametrize("fields", [{}, BASE])
+def test_new_network_predicts_the_mean_face(fields):
+    model = new_model(**fields)
+    assert (model(PIXELS).intermediate_landmarks == 0.5).all()
+    mean_face = LABELS[0]
+    model.set_mean_face(mean_face)
+    outputs = model(PIXELS, LABELS)
+    assert torch.equal(outputs.intermediate_landmarks, mean_face.expand_as(outputs.intermediate_landmarks))
+    assert outputs.heatmaps is None or not outputs.heatmaps.any()
+
+
+@pytest.mark.parametrize("mean_face", [torch.zeros(4, 2), torch.full((5, 2), torch.nan)])
+def test_refuses_a_wrong_mean_face(mean_face):
+    with pytest.raises(ValueError, match="mean_face must be finite and of shape"):
+        new_model(**BASE).set_mean_face(mean_face)
+
+
+def test_a_place_has_the_same_embedding_at_every_input_size():
+    device = torch.device("cpu")
+    one, many = grid_positions(1, 1, device), grid_positions(3, 5, device)
+    assert many[:2].tolist() == [pytest.approx((0.1, 1 / 6)), pytest.approx((0.3, 1 / 6))]  # (x, y), row by row
+    embedding = position_embedding(many, 16)
+    assert embedding.shape == (15, 16)
+    assert torch.allclose(position_embedding(one, 16)[0], embedding[7], atol=1e-5)  # the centre
+    distances = torch.cdist(embedding, embedding) + torch.eye(15)
+    assert distances.min() > 0.1  # and different places do not
+
+
+def test_overfits_one_batch():
+    model = new_model(num_landmarks=10).train()
+    pixels, labels = random_pixels(4, 3, 64, 64), 0.2 + 0.6 * random_labels(4, 10)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(60):
+        outputs = model(pixels, labels)
+        optimizer.zero_grad()
+        outputs.loss.backward()
+        optimizer.step()
+        losses.append(outputs.loss_dict["coordinate"].item())
+    assert losses[-1] < 0.4 * losses[0]
+
+
+# Backbone weights from a file
+
+
+def write_timm_weights(file, backbone: str, value: float, **kwargs):
+    """A file as timm has them, in which every float is `value`."""
+    with torch.device("meta"):
+        shapes = timm.create_model(backbone, **kwargs).state_dict()
+    weights = {
+        name: torch.full(meta.shape, value) if meta.is_floating_point() else torch.ones(meta.shape, dtype=meta.dtype)
+        for name, meta in shapes.items()
+    }
+    save_file(weights, file)
+
+
+@pytest.mark.parametrize(
+    "backbone, kwargs",
+    [("resnet18", {}), ("vgg11_bn", {"mlp_ratio": 0.01}), ("test_convnext", {}), ("test_efficientnet", {})],
+)
+def test_backbone_keeps_weights_and_statistics_of_a_file(tmp_path, backbone, kwargs):
+    write_timm_weights(tmp_path / "weights.safetensors", backbone, 3.0, **kwargs)
+    model = new_model(backbone=backbone, backbone_kwargs=kwargs)
+    before = {name: weights.clone() for name, weights in model.state_dict().items()}
+    model.load_backbone_weights(tmp_path / "weights.safetensors")
+    model.save_pretrained(tmp_path / "saved")
+    for loaded in (model, MTLDForFacialLandmarkDetection.from_pretrained(tmp_path / "saved")):
+        floats = {k: w for k, w in loaded.backbone.state_dict().items() if w.is_floating_point()}
+        assert floats and all((weights == 3).all() for weights in floats.values())
+        assert any("running_var" in name for name in floats) or "convnext" in backbone
+        for name, weights in loaded.state_dict().items():
+            if not name.startswith(("backbone.", "heatmap_branch.")):
+                assert torch.equal(weights, before[name]), name
+
+
+def test_backbone_refuses_a_file_that_is_not_its_own(tmp_path):
+    model = new_model(**BASE)
+    before = {name: weights.clone() for name, weights in model.state_dict().items()}
+    write_timm_weights(tmp_path / "other.safetensors", "test_convnext", 3.0)
+    (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04 cut short")
+    for name in ("other.safetensors", "broken.pth", "missing.pth"):
+        with pytest.raises(ValueError, match=f"backbone weights of 'test_efficientnet' from .*{name}: "):
+            model.load_backbone_weights(tmp_path / name)
+    for name, weights in model.state_dict().items():
+        assert torch.equal(weights, before[name]), name
+
+
+# Checkpoints
+
+
+@pytest.fixture
+def warnings_of_transformers():
+    """What transformers has logged, of level WARNING at least. Its logger does not reach pytest's `caplog`."""
+    records = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = records.append
+    logging.getLogger("transformers").addHandler(handler)
+    yield records
+    logging.getLogger("transformers").removeHandler(handler)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"backbone": "test_coatnet", "backbone_kwargs": {"img_size": 64}}],  # its buffers are not in the file
+)
+def test_loading_draws_nothing_anew(tmp_path, monkeypatch, warnings_of_transformers, fields):
+    model = moved_model(**fields)
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert saved and not any(name.startswith("heatmap_branch.") for name in saved)
+
+    def fail(*args, **kwargs):
+        raise AssertionError("timm looked for its own weights")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", fail)
+    loaded = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path)
+    assert [record.getMessage() for record in warnings_of_transformers] == []
+    assert not loaded.training
+    mine, theirs = dict(model.named_parameters()), dict(loaded.named_parameters())
+    mine, theirs = mine | dict(model.named_buffers()), theirs | dict(loaded.named_buffers())
+    assert mine.keys() == theirs.keys()
+    assert [n for n in mine if not n.startswith("heatmap_branch.") and not torch.equal(mine[n], theirs[n])] == []
+    assert torch.allclose(loaded(PIXELS).landmarks, model(PIXELS).landmarks, rtol=0, atol=1e-6)
+
+
+def test_loaded_model_can_be_trained_on_with_a_new_heatmap_branch(tmp_path):
+    moved_model().save_pretrained(tmp_path)
+    loaded = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path).train()
+    branch = loaded.heatmap_branch
+    assert branch.conv.weight.std() > 0.01
+    assert (branch.norm.running_mean == 0).all() and (branch.norm.running_var == 1).all()
+    outputs = loaded(PIXELS, LABELS)
+    assert not outputs.heatmaps.any() and outputs.loss.isfinite()
+
+
+def test_heatmap_branch_of_a_training_checkpoint_is_not_missed_without_it(tmp_path, warnings_of_transformers):
+    model = moved_model()
+    model.save_pretrained(tmp_path)
+    save_file({k: w.contiguous() for k, w in model.state_dict().items()}, tmp_path / "model.safetensors")
+    loaded = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path, use_heatmap_loss=False)
+    assert [record.getMessage() for record in warnings_of_transformers] == []
+    assert torch.allclose(loaded(PIXELS).landmarks, model(PIXELS).landmarks, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("whole_model", [True, False])
+def test_half_precision_weights_load_as_float32(tmp_path, whole_model):
+    model = moved_model()
+    half = copy.deepcopy(model).half()
+    half.save_pretrained(tmp_path) if whole_model else model.save_pretrained(tmp_path, state_dict=half.state_dict())
+    assert load_file(tmp_path / "model.safetensors")["decoder.queries"].dtype == torch.float16
+    loaded = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path)
+    assert {weights.dtype for weights in loaded.parameters()} == {torch.float32}
+    assert torch.allclose(loaded(PIXELS).landmarks, half.float()(PIXELS).landmarks, atol=1e-6)
+
+
+def test_refuses_to_save_into_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="save_directory must be a directory, but got .*file"):
+        new_model(**BASE).save_pretrained(tmp_path / "file")

@@ -1,0 +1,423 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModel
+
+import train_accelerate
+from dataset_scripts import BENCHMARKS
+from dataset_scripts.augmentation import FaceCrops
+from dataset_scripts.builder_300w import Faces300W
+from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.geometry_mtld import landmark_box
+from modeling_mtld.image_processing_mtld import MTLDImageProcessor
+from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "300w"
+CHECKPOINT = ROOT / "space" / "checkpoints" / "mtld-r18"
+TRAIN_FACES, COMMON_FACES = 22, 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_cpu_thread():
+    """As in the training that is started as a process of its own, so that both add up in the same order."""
+    threads, os.environ["ACCELERATE_USE_CPU"] = torch.get_num_threads(), "1"
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    del os.environ["ACCELERATE_USE_CPU"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A 300W in the official layout with faces of noise."""
+    root = tmp_path_factory.mktemp("data") / "300w"
+    for index in range(TRAIN_FACES):
+        write_face(root / "afw" / f"{index:02d}_1.png", index)
+    for index in range(COMMON_FACES):
+        write_face(root / "helen" / "testset" / f"{index:02d}_1.png", 100 + index)
+    return root
+
+
+def write_face(path, seed):
+    rng = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(path)
+    rows = "\n".join(f"{x:.3f} {y:.3f}" for x, y in rng.uniform([6, 6], [58, 42], (68, 2)))
+    path.with_suffix(".pts").write_text(f"version: 1\nn_points: 68\n{{\n{rows}\n}}\n")
+
+
+def arguments(data, out, **options):
+    """A command line for seconds; `options` replace or add to it, None removes."""
+    given = {
+        "data_dir": data,
+        "output_dir": out,
+        "backbone": "test_resnet.r160_in1k",
+        "random_backbone": (),
+        "image_size": 64,
+        "config": ("hidden_size=16", "num_attention_heads=2", "intermediate_size=16", "decoder_intermediate_size=16"),
+        "epochs": 3,
+        "batch_size": 2,
+        "num_workers": 0,
+        "mixed_precision": "no",
+        "eval_every": 0,
+    } | options
+    words = []
+    for name, value in given.items():
+        if value is not None:
+            words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return words
+
+
+def scoring(data, checkpoint, **options):
+    model = {
+        "backbone": None,
+        "random_backbone": None,
+        "config": None,
+        "eval_only": (),
+        "model_name_or_path": checkpoint,
+    }
+    return arguments(data, None, **model, **options)
+
+
+def fails(capsys, words):
+    """The one line that the command leaves on stderr, progress bars aside."""
+    capsys.readouterr()
+    assert train_accelerate.run(words) == 2
+    lines = [line for line in re.split(r"[\r\n]+", capsys.readouterr().err) if line.strip()]
+    assert lines[-1].startswith("train_accelerate.py: ")
+    assert not any("Traceback" in line for line in lines)
+    return lines[-1]
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """The directory of a finished training, and what it printed."""
+    output_dir = tmp_path_factory.mktemp("trained") / "model"
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.MonkeyPatch.context() as patch:
+        printed = []
+        patch.setattr(train_accelerate.tqdm, "write", lambda line, **_: printed.append(line))
+        assert train_accelerate.run(arguments(data, output_dir, eval_every=1)) == 0
+    return output_dir, printed
+
+
+# A training from end to end --------------------------------------------------------------------------------------
+
+
+def test_training_prints_the_nme_of_each_evaluation_with_its_normalizer(trained):
+    scores = [line for line in trained[1] if "NME" in line]
+    assert len(scores) == 3
+    for line in scores:
+        assert re.fullmatch(
+            r"300W common \(5 faces, inter-ocular\): NME \d+\.\d{3}%  FR@8% \d+\.\d{2}%  AUC@8% \d+\.\d{2}%", line
+        )
+
+
+def test_saved_directory_is_whole(trained):
+    names = {path.name for path in trained[0].iterdir()}
+    assert names >= {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "training.json"}
+    assert names >= {"modeling_mtld.py", "pipeline_mtld.py", "checkpoints", "logs"}
+    assert not any("tmp" in name or "unfinished" in name for name in names)
+    assert sorted(path.name for path in (trained[0] / "checkpoints").iterdir()) == ["epoch_0002", "epoch_0003"]
+    assert list((trained[0] / "logs").glob("events.*"))
+
+
+def test_saved_model_loads_as_float32_and_works(trained):
+    model = AutoModel.from_pretrained(trained[0], trust_remote_code=True)
+    processor = AutoImageProcessor.from_pretrained(trained[0], trust_remote_code=True)
+    assert model.dtype == torch.float32 and processor.size == {"height": 64, "width": 64}
+    assert model.config.landmark_names == list(BENCHMARKS["300w"].landmark_names)
+    stored = load_file(trained[0] / "model.safetensors")
+    assert all(weights.dtype == torch.float16 for weights in stored.values() if weights.is_floating_point())
+    inputs = processor(Image.new("RGB", (90, 70)), boxes=[[10, 10, 50, 50]], return_tensors="pt")
+    faces = processor.post_process_landmark_detection(model(**inputs), inputs)
+    assert faces[0][0]["keypoints"].shape == (68, 2)
+
+
+def test_eval_only_prints_exactly_what_the_training_did(trained, data, capsys):
+    assert train_accelerate.run(scoring(data, trained[0])) == 0
+    assert capsys.readouterr().out.splitlines() == [line for line in trained[1] if "NME" in line][-1:]
+
+
+def test_eval_only_of_several_splits_and_another_normalizer(trained, data, capsys):
+    words = scoring(data, trained[0], eval_splits=("train[:7]", "common+train"), normalizer="inter-pupil")
+    assert train_accelerate.run(words) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.partition(":  ")[0].partition(": NME")[0] for line in out] == [
+        "300W train[:7] (7 faces, inter-pupil)",
+        "300W common+train (27 faces, inter-pupil)",
+    ]
+
+
+def test_card_tells_how_the_model_came_about(trained):
+    record = json.loads((trained[0] / "training.json").read_text())
+    assert len(record) == 1 and record[0]["faces"] == TRAIN_FACES and record[0]["official_faces"] == 3148
+    card = (trained[0] / "README.md").read_text()
+    percent = re.search(r"NME (\d+\.\d{3})%", trained[1][-2])[1]
+    assert f"| 300W common | 5 | {percent} |" in card
+    assert "accelerate launch train_accelerate.py --data_dir 300w --output_dir model --backbone test_resnet" in card
+    assert str(trained[0].parent) not in card + (trained[0] / "training.json").read_text()
+
+
+def test_second_stage_goes_on_with_the_record(trained, data, tmp_path):
+    words = arguments(data, tmp_path / "next", model_name_or_path=trained[0], epochs=1, config=("num_neighbors=3",))
+    assert train_accelerate.run(words) == 0
+    record = json.loads((tmp_path / "next" / "training.json").read_text())
+    assert [stage["epochs"] for stage in record] == [3, 1]
+    assert record[0] == json.loads((trained[0] / "training.json").read_text())[0]
+    assert "### Stage 2 of 2" in (tmp_path / "next" / "README.md").read_text()
+    assert MTLDConfig.from_pretrained(tmp_path / "next").num_neighbors == 3
+
+
+def test_training_from_a_checkpoint_is_in_training_mode_from_its_first_step(trained, data, tmp_path, monkeypatch):
+    """`from_pretrained` returns a model in evaluation mode."""
+    modes = []
+
+    def look(model, *args, **kwargs):
+        modes.append(model.training)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(MTLDForFacialLandmarkDetection, "forward", look)
+    assert train_accelerate.run(arguments(data, tmp_path / "out", model_name_or_path=trained[0])) == 2
+    assert modes == [True]
+
+
+def test_validation_photos_are_held_out_and_scored(data, tmp_path):
+    (tmp_path / "list.txt").write_text("afw/03_1.png\nafw/07_1.png\n")
+    args = train_accelerate.parse_args(arguments(data, tmp_path / "out", validation_list=tmp_path / "list.txt"))
+    train, scored = train_accelerate.load_splits(args, MTLDImageProcessor(size=64))
+    assert list(scored) == ["validation"]
+    assert sorted(scored["validation"].faces["image_id"][:]) == ["afw/03_1", "afw/07_1"]
+    assert scored["validation"].augmentation is None and train.augmentation is not None
+    held_in = train.faces["image_id"][:]
+    assert len(held_in) == TRAIN_FACES - 2 and not {"afw/03_1", "afw/07_1"} & set(held_in)
+
+
+def test_validation_list_of_all_photos_leaves_nothing_to_train_on(data, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("\n".join(f"afw/{index:02d}_1.png" for index in range(TRAIN_FACES)))
+    line = fails(capsys, arguments(data, tmp_path / "out", validation_list=tmp_path / "list.txt"))
+    assert "must have faces for training" in line
+
+
+def test_base_of_table_3_is_one_option_away(data, tmp_path):
+    off = ("use_multiscale_transformer=false", "use_heatmap_loss=false", "use_structure_loss=no")
+    args = train_accelerate.parse_args(arguments(data, tmp_path, config=off))
+    model = train_accelerate.build_model(args)
+    assert not any("encoder" in name or "heatmap" in name for name, _ in model.named_parameters())
+
+
+def test_config_may_be_given_twice_and_keeps_types(data, tmp_path):
+    words = [*arguments(data, tmp_path), "--config", "heatmap_sigma=2", "coordinate_loss_weight=1e-1"]
+    fields = dict(train_accelerate.parse_args([*words, "--config", "structure_distance=euclidean"]).config)
+    assert fields["hidden_size"] == 16 and fields["structure_distance"] == "euclidean"
+    assert fields["heatmap_sigma"] == 2.0 and fields["coordinate_loss_weight"] == 0.1
+
+
+# Interrupted ------------------------------------------------------------------------------------------------------
+
+
+def test_training_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(trained, data, tmp_path):
+    output_dir = tmp_path / "killed"
+    kill_in_third_epoch(arguments(data, output_dir), output_dir)
+    leftover = output_dir / "checkpoints" / "tmp_0003"  # as of a training killed while saving
+    leftover.mkdir()
+    (leftover / "model.safetensors").write_bytes(b"half")
+    (output_dir / "checkpoints" / "tmp_0001").mkdir()
+
+    assert train_accelerate.run([*arguments(data, output_dir), "--resume_from_checkpoint", "latest"]) == 0
+
+    assert sorted(path.name for path in (output_dir / "checkpoints").iterdir()) == ["epoch_0002", "epoch_0003"]
+    for file in ("checkpoints/epoch_0003/model.safetensors", "model.safetensors"):
+        expected, found = load_file(trained[0] / file), load_file(output_dir / file)
+        assert expected.keys() == found.keys()
+        for name in expected:
+            assert torch.equal(expected[name], found[name]), name
+
+
+def kill_in_third_epoch(words, output_dir):
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train_accelerate.py"), *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    second = output_dir / "checkpoints" / "epoch_0002"
+    while not second.exists():
+        assert process.poll() is None, "the training ended before it was killed"
+        time.sleep(0.005)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (output_dir / "config.json").exists()
+    assert not (output_dir / "checkpoints" / "epoch_0003").exists()
+
+
+def test_resume_without_a_checkpoint_starts_from_the_beginning(data, tmp_path, caplog):
+    args = train_accelerate.parse_args(arguments(data, tmp_path, resume_from_checkpoint="latest"))
+    assert train_accelerate.resume(None, args, tmp_path / "checkpoints", None) == 0
+    assert "starting from the beginning" in caplog.text
+
+
+def test_a_new_training_does_not_mix_with_an_older_one(trained, data, tmp_path, capsys):
+    assert "must hold no training yet" in fails(capsys, arguments(data, trained[0]))
+    (tmp_path / "checkpoints" / "epoch_0030").mkdir(parents=True)
+    line = fails(capsys, arguments(data, tmp_path))
+    assert str(tmp_path) in line and "--resume_from_checkpoint latest" in line
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"epochs": 9}, "--epochs must be that of the training in"),
+        ({"config": ("hidden_size=32",)}, "with the same arguments"),
+        ({"resume_from_checkpoint": "nowhere"}, "--resume_from_checkpoint must be a checkpoint's folder .* nowhere"),
+    ],
+)
+def test_resuming_what_is_not_the_same_training_is_one_line(trained, data, tmp_path, capsys, options, message):
+    options = {"resume_from_checkpoint": trained[0] / "checkpoints" / "epoch_0002"} | options
+    line = fails(capsys, arguments(data, tmp_path / "out", **options))
+    assert re.search(message, line)
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_interrupt_is_one_line(data, tmp_path, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_accelerate, "load_splits", interrupt)
+    assert train_accelerate.run(arguments(data, tmp_path)) == 130
+    assert "interrupted" in capsys.readouterr().err.splitlines()[-1]
+
+
+# Wrong input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"data_dir": "nowhere"}, "data_dir must be an existing folder, but got .*nowhere"),
+        ({"data_dir": None}, "--data_dir"),
+        ({"output_dir": None}, "training needs --output_dir"),
+        ({"eval_only": ()}, "--eval_only needs --model_name_or_path"),
+        ({"epochs": 0}, "--epochs must be positive, but got 0"),
+        ({"epochs": "many"}, "--epochs: invalid int value: 'many'"),
+        ({"learning_rate": "nan"}, "--learning_rate must be positive, but got nan"),
+        ({"seed": -1}, "--seed must not be negative, but got -1"),
+        ({"image_size": 100}, "image_size must be a multiple of 32, but got 100"),
+        ({"normalizer": "inter-ear"}, "--normalizer must be one of inter-ocular, inter-pupil, but got inter-ear"),
+        ({"eval_splits": "private"}, "split must be made of train, common .* 'private'"),
+        ({"eval_splits": "train[:0]"}, r"train\[:0\]"),
+        ({"validation_list": "nowhere.txt"}, "--validation_list must be an existing file, but got nowhere.txt"),
+        ({"random_backbone": None, "backbone_checkpoint": "x.safetensors"}, "--backbone_checkpoint must be .* x.safe"),
+        ({"backbone_checkpoint": __file__}, "argument --backbone_checkpoint: not allowed with"),
+        ({"random_backbone": None, "backbone_checkpoint": __file__}, "backbone weights .* from .*test_train.py"),
+        ({"backbone": "resnet"}, "backbone must be the name of a timm model .* 'resnet'"),
+        ({"config": "num_neighbors=abc"}, "num_neighbors must be .* but got 'abc'"),
+        ({"config": "num_neighbors=true"}, "num_neighbors must be .* but got True"),
+        ({"config": "use_heatmap_loss=nein"}, "use_heatmap_loss must be .* but got 'nein'"),
+        (
+            {"config": "heatmap_sigma=wide"},
+            "heatmap_sigma must have a value of its kind, but got 'heatmap_sigma=wide'",
+        ),
+        ({"config": "heatmap_size=[1"}, r"heatmap_size must have a value of its kind, but got 'heatmap_size=\[1'"),
+        ({"config": "neighbors=3"}, "must be NAME=VALUE with a field of MTLDConfig, but got 'neighbors=3'"),
+        ({"config": "to_dict=3"}, "field of MTLDConfig"),
+        ({"config": "num_landmarks=98"}, "num_landmarks must be given by --dataset"),
+        ({"config": "hidden_size=30"}, "hidden_size must be a multiple of 4"),
+        ({"model_name_or_path": "nowhere"}, "--model_name_or_path must be an MTLD checkpoint, but got nowhere"),
+    ],
+)
+def test_wrong_input_is_one_line(data, tmp_path, capsys, options, message):
+    line = fails(capsys, arguments(data, tmp_path / "out", **options))
+    assert re.search(message, line), line
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_empty_data_folder_is_one_line(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert f"{tmp_path / 'empty'} is empty" in fails(capsys, arguments(tmp_path / "empty", tmp_path / "out"))
+
+
+def test_checkpoint_of_another_number_of_landmarks_is_one_line(data, tmp_path, capsys):
+    sizes = {"hidden_size": 16, "num_attention_heads": 2}
+    config = MTLDConfig(backbone="test_resnet.r160_in1k", num_landmarks=29, image_size=64, **sizes)
+    MTLDForFacialLandmarkDetection(config).save_pretrained(tmp_path / "other")
+    line = fails(capsys, scoring(data, tmp_path / "other"))
+    assert f"must predict the 68 landmarks of 300w, but {tmp_path / 'other'} predicts 29" in line
+
+
+@pytest.mark.parametrize("content", [{"model_type": "bert"}, {"model_type": "mtld", "hidden_size": 95}, None])
+def test_what_is_no_checkpoint_is_one_line(data, tmp_path, capsys, content):
+    if content:
+        (tmp_path / "config.json").write_text(json.dumps(content))
+    assert f"must be an MTLD checkpoint, but got {tmp_path}: " in fails(capsys, scoring(data, tmp_path))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_face_that_cannot_be_used_is_named_in_one_line(trained, data, tmp_path, capsys, workers, monkeypatch):
+    def load_broken(*_):
+        faces = datasets.load_dataset("imagefolder", data_dir=data / "helen", split="train")
+        boxes = [[0.0, 0, 40, 40]] * 3 + [[5.0, 5, 5, 9]] + [[0.0, 0, 40, 40]]
+        ids = [f"helen/testset/{index}" for index in range(5)]
+        for name, column in {"box": boxes, "landmarks": [np.ones((68, 2)).tolist()] * 5, "image_id": ids}.items():
+            faces = faces.add_column(name, column)
+        return faces
+
+    monkeypatch.setattr(train_accelerate, "load_faces", load_broken)
+    line = fails(capsys, scoring(data, trained[0], num_workers=workers))
+    assert "helen/testset/3: box must have x1 > x0 and y1 > y0, but got [5.0, 5.0, 5.0, 9.0]" in line
+    assert len(line) < 200
+
+
+# The released checkpoint ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not CHECKPOINT.is_dir(), reason=f"needs {CHECKPOINT.relative_to(ROOT)}")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the faces of ../shared/data/300w")
+def test_nme_under_bfloat16_autocast_is_that_of_float32():
+    model = MTLDForFacialLandmarkDetection.from_pretrained(CHECKPOINT).eval()
+    faces = FaceCrops(read_common_faces(80), MTLDImageProcessor.from_pretrained(CHECKPOINT))
+    batches = list(torch.utils.data.DataLoader(faces, batch_size=16))
+    labels = torch.cat([batch["labels"] for batch in batches]).double().numpy()
+    scores = []
+    for autocast in (False, True):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            found = torch.cat([model(batch["pixel_values"]).landmarks for batch in batches])
+        assert found.dtype == torch.float32
+        errors = np.linalg.norm(found.double().numpy() - labels, axis=-1).mean(axis=1)
+        scores.append(100 * (errors / BENCHMARKS["300w"].normalizers(labels)).mean())
+    assert 2 < scores[0] < 4.5
+    assert abs(scores[0] - scores[1]) < 0.02
+
+
+def read_common_faces(count):
+    """Faces spread over the common test set, as `load_faces` has them, without preparing the others."""
+    files = Faces300W.list_faces(SHARED)["common"]
+    faces = []
+    for file in files[:: len(files) // count][:count]:
+        landmarks = Faces300W.read_landmarks(file)
+        x0, y0, x1, y1 = landmark_box(landmarks)
+        box = [np.floor(x0), np.floor(y0), np.ceil(x1), np.ceil(y1)]
+        faces.append({"image": Image.open(file.photo), "landmarks": landmarks, "box": box})
+    return faces
