@@ -12,7 +12,7 @@ help:
 	@echo "make detect [IMAGE=photo.jpg] [ARGS='...']  find the faces in a photo (a built-in one by default) and their landmarks"
 	@echo "make test                                  run the tests"
 	@echo "make quality                               check lint and format"
-	@echo "make style                                 fix lint and format"
+	@echo "make style                                 fix lint and format, copy the code into the checkpoints"
 
 # Touched last, so that an interrupted installation starts again.
 $(STAMP): pyproject.toml
@@ -31,6 +31,8 @@ quality: $(STAMP)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 
+# The checkpoints carry copies of the code.
 style: $(STAMP)
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
+	@for folder in space/checkpoints/*/; do $(VENV)/bin/python -c "import sys; from modeling_mtld.publishing_mtld import complete_checkpoint; complete_checkpoint(sys.argv[1])" "$$folder"; done
