@@ -88,11 +88,13 @@ def parse_args(argv=None) -> argparse.Namespace:
         metavar="DIR_OR_ID",
         help="MTLD checkpoint to start from or to evaluate; without it, a new model around --backbone",
     )
-    model.add_argument("--backbone", default="resnet18", help="timm model (default: %(default)s)")
+    model.add_argument("--backbone", help="timm model (default: resnet18)")
     weights = model.add_mutually_exclusive_group()
     weights.add_argument("--backbone_checkpoint", metavar="FILE", help="timm weights from a file instead of the Hub")
     weights.add_argument("--random_backbone", action="store_true", help="no pretrained weights for the backbone")
-    model.add_argument("--image_size", type=int, default=256, help="side of the crop in pixels (default: %(default)s)")
+    model.add_argument(
+        "--image_size", type=int, help="side of the crop in pixels (default: 256, or that of --model_name_or_path)"
+    )
     model.add_argument(
         "--config",
         nargs="+",
@@ -126,8 +128,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     training.add_argument(
         "--eval_every",
         type=int,
-        default=1,
-        help="epochs between evaluations; 0: only at the end (default: %(default)s)",
+        help="epochs between evaluations; 0: only at the end (default: 1 with --validation_list; else 0, as the "
+        "test faces are for the last epoch)",
     )
     training.add_argument(
         "--resume_from_checkpoint",
@@ -137,6 +139,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     training.add_argument("--eval_only", action="store_true", help="score --model_name_or_path and stop")
     args = parser.parse_args(argv)
     check_args(args)
+    if args.eval_every is None:
+        args.eval_every = 1 if args.validation_list else 0
     args.command = shown_command(["accelerate", "launch", "train_accelerate.py", *argv])
     return args
 
@@ -159,11 +163,14 @@ def check_args(args: argparse.Namespace):
         raise ValueError("--eval_only needs --model_name_or_path")
     if not args.eval_only and not args.output_dir:
         raise ValueError("training needs --output_dir")
+    for name in ("backbone", "backbone_checkpoint", "random_backbone"):
+        if args.model_name_or_path and getattr(args, name):
+            raise ValueError(f"--{name} must not be given with --model_name_or_path, which has a backbone")
     for name in ("epochs", "batch_size", "learning_rate", "image_size"):
-        if not 0 < getattr(args, name) < math.inf:
+        if getattr(args, name) is not None and not 0 < getattr(args, name) < math.inf:
             raise ValueError(f"--{name} must be positive, but got {getattr(args, name)}")
     for name in ("num_workers", "eval_every", "seed"):
-        if getattr(args, name) < 0:
+        if getattr(args, name) is not None and getattr(args, name) < 0:
             raise ValueError(f"--{name} must not be negative, but got {getattr(args, name)}")
     for name in ("validation_list", "backbone_checkpoint"):
         if getattr(args, name) and not Path(getattr(args, name)).is_file():
@@ -183,7 +190,7 @@ def check_args(args: argparse.Namespace):
 def build_model(args) -> MTLDForFacialLandmarkDetection:
     """The checkpoint of --model_name_or_path, or a new model with a pretrained backbone; fields of --config on top."""
     benchmark = BENCHMARKS[args.dataset]
-    fields = {"image_size": args.image_size, **dict(args.config)}
+    fields = dict(args.config) | ({} if args.image_size is None else {"image_size": args.image_size})
     if args.model_name_or_path:
         model = load_checkpoint(args.model_name_or_path, fields)
         if model.config.num_landmarks != benchmark.num_landmarks:
@@ -193,7 +200,7 @@ def build_model(args) -> MTLDForFacialLandmarkDetection:
             )
         return model
     config = MTLDConfig(
-        backbone=args.backbone,
+        backbone=args.backbone or "resnet18",
         num_landmarks=benchmark.num_landmarks,
         landmark_names=list(benchmark.landmark_names),
         flip_pairs=[list(pair) for pair in benchmark.flip_pairs],
@@ -214,6 +221,13 @@ def load_checkpoint(path: str, fields: dict) -> MTLDForFacialLandmarkDetection:
     except Exception as error:  # transformers, safetensors and the Hub's client each raise their own
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"--model_name_or_path must be an MTLD checkpoint, but got {path}: {reason}") from error
+
+
+def build_processor(args, config: MTLDConfig) -> MTLDImageProcessor:
+    """Crops and normalises as the checkpoint of --model_name_or_path has it, at the size of the model."""
+    if args.model_name_or_path:
+        return MTLDImageProcessor.from_pretrained(args.model_name_or_path, size=config.image_size)
+    return MTLDImageProcessor(size=config.image_size)
 
 
 def load_splits(args, processor) -> tuple[FaceCrops | None, dict[str, FaceCrops]]:
@@ -275,6 +289,13 @@ def print_results(accelerator, results: dict[str, dict[str, float]], args):
         )
 
 
+def report(accelerator, results: dict[str, dict[str, float]], args, epoch: int):
+    """Prints the scores, and logs them to TensorBoard as fractions."""
+    print_results(accelerator, results, args)
+    named = {f"{split}/{name}": value for split, scores in results.items() for name, value in scores.items()}
+    accelerator.log(named, step=epoch)
+
+
 def train_epoch(accelerator, model, loader, optimizer, epoch: int, args) -> dict[str, float]:
     """One pass over the training faces. Returns the means of the loss and its terms, and faces a second."""
     model.train()  # `from_pretrained` and the scoring leave it in evaluation mode
@@ -303,6 +324,7 @@ def save_checkpoint(accelerator, folder: Path, epoch: int):
     kept = [folder / f"epoch_{number:04d}" for number in (epoch, epoch - 1)]
     temporary = folder / f"tmp_{epoch:04d}"
     accelerator.save_state(temporary, safe_serialization=True)
+    accelerator.wait_for_everyone()  # each process has written its own random state
     if accelerator.is_main_process:
         shutil.rmtree(kept[0], ignore_errors=True)
         temporary.rename(kept[0])
@@ -333,7 +355,10 @@ def resume(accelerator, args, folder: Path, scheduler) -> int:
             f"{str(error).strip().splitlines()[0]}"
         ) from error
     if scheduler.milestones != milestones or scheduler.last_epoch > args.epochs:
-        raise ValueError(f"--epochs must be that of the training in {found[-1]}, but got {args.epochs}")
+        raise ValueError(
+            f"--epochs and --decay_epochs must be those of the training in {found[-1]}, but got {args.epochs} epochs "
+            f"with decays after {sorted(milestones)}"
+        )
     return scheduler.last_epoch
 
 
@@ -395,10 +420,10 @@ def main(args):
     )
     logging.basicConfig(level=logging.WARNING if accelerator.is_main_process else logging.ERROR, format="%(message)s")
     set_seed(args.seed)
-    processor = MTLDImageProcessor(size=args.image_size)
     with accelerator.main_process_first():  # which prepares the faces in the cache for the others
-        train_faces, scored_faces = load_splits(args, processor)
         model = build_model(args)
+        processor = build_processor(args, model.config)
+        train_faces, scored_faces = load_splits(args, processor)
     options = {"batch_size": args.batch_size, "num_workers": args.num_workers}
     scored = {name: accelerator.prepare(DataLoader(faces, **options)) for name, faces in scored_faces.items()}
     if args.eval_only:
@@ -412,26 +437,26 @@ def main(args):
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
     milestones = [round(share * args.epochs) for share in DECAYS] if args.decay_epochs is None else args.decay_epochs
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
-    loader = DataLoader(train_faces, shuffle=True, drop_last=len(train_faces) > args.batch_size, **options)
+    whole_batch = args.batch_size * accelerator.num_processes
+    loader = DataLoader(train_faces, shuffle=True, drop_last=len(train_faces) >= whole_batch, **options)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     accelerator.register_for_checkpointing(scheduler)  # not prepared: it steps by epoch, whatever the processes
     accelerator.init_trackers("logs")
 
     folder = Path(args.output_dir) / "checkpoints"
     for epoch in range(resume(accelerator, args, folder, scheduler), args.epochs):
+        set_seed(args.seed + epoch, device_specific=True)  # so that what is drawn does not depend on interruptions
         train_faces.set_epoch(epoch)
         loader.set_epoch(epoch)
         log = train_epoch(accelerator, model, loader, optimizer, epoch, args)
         scheduler.step()
         save_checkpoint(accelerator, folder, epoch + 1)
-        if args.eval_every and (epoch + 1) % args.eval_every == 0 and epoch + 1 < args.epochs:
-            results = evaluate_model(accelerator, model, scored, args)
-            print_results(accelerator, results, args)
-            log |= {f"{split}/{name}": value for split, scores in results.items() for name, value in scores.items()}
         accelerator.log(log, step=epoch + 1)
+        if args.eval_every and (epoch + 1) % args.eval_every == 0 and epoch + 1 < args.epochs:
+            report(accelerator, evaluate_model(accelerator, model, scored, args), args, epoch + 1)
     round_weights(accelerator.unwrap_model(model))
     results = evaluate_model(accelerator, model, scored, args)
-    print_results(accelerator, results, args)
+    report(accelerator, results, args, args.epochs)
     stages[-1] = dataclasses.replace(stages[-1], results=results)
     save_model(accelerator, model, processor, args, stages)
     accelerator.end_training()

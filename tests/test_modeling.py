@@ -359,6 +359,14 @@ def test_half_precision_weights_load_as_float32(tmp_path, whole_model):
     assert torch.allclose(loaded(PIXELS).landmarks, half.float()(PIXELS).landmarks, atol=1e-6)
 
 
+def test_loaded_in_half_precision_keeps_coordinates_in_float32(tmp_path):
+    moved_model().save_pretrained(tmp_path)
+    half = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    assert half.decoder.mean_face.dtype == half.decoder.layers[0].head.out.weight.dtype == torch.float32
+    assert half(random_pixels(1, 3, 64, 64).bfloat16()).landmarks.dtype == torch.float32
+
+
 def test_refuses_to_save_into_a_file(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="save_directory must be a directory, but got .*file"):

@@ -82,6 +82,8 @@ def arguments(data, out, **options):
         "mixed_precision": "no",
         "eval_every": 0,
     } | options
+    if given.get("model_name_or_path"):  # which has a backbone
+        given |= {"backbone": None, "random_backbone": None}
     words = []
     for name, value in given.items():
         if value is not None:
@@ -90,13 +92,7 @@ def arguments(data, out, **options):
 
 
 def scoring(data, checkpoint, **options):
-    model = {
-        "backbone": None,
-        "random_backbone": None,
-        "config": None,
-        "eval_only": (),
-        "model_name_or_path": checkpoint,
-    }
+    model = {"config": None, "eval_only": (), "model_name_or_path": checkpoint}
     return arguments(data, None, **model, **options)
 
 
@@ -158,6 +154,16 @@ def test_saved_model_loads_as_float32_and_works(trained):
 def test_eval_only_prints_exactly_what_the_training_did(trained, data, capsys):
     assert train_accelerate.run(scoring(data, trained[0])) == 0
     assert capsys.readouterr().out.splitlines() == [line for line in trained[1] if "NME" in line][-1:]
+
+
+def test_eval_only_takes_the_size_of_the_checkpoint(trained, data, capsys):
+    assert train_accelerate.run(scoring(data, trained[0], image_size=None)) == 0
+    assert capsys.readouterr().out.splitlines() == [line for line in trained[1] if "NME" in line][-1:]
+
+
+def test_a_backbone_beside_a_checkpoint_is_one_line(trained, data, capsys):
+    line = fails(capsys, [*scoring(data, trained[0]), "--backbone", "resnet18"])
+    assert "--backbone must not be given with --model_name_or_path" in line
 
 
 def test_eval_only_of_several_splits_and_another_normalizer(trained, data, capsys):
@@ -289,7 +295,7 @@ def test_a_new_training_does_not_mix_with_an_older_one(trained, data, tmp_path, 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"epochs": 9}, "--epochs must be that of the training in"),
+        ({"epochs": 9}, "--epochs and --decay_epochs must be those of the training in"),
         ({"config": ("hidden_size=32",)}, "with the same arguments"),
         ({"resume_from_checkpoint": "nowhere"}, "--resume_from_checkpoint must be a checkpoint's folder .* nowhere"),
     ],
