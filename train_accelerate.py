@@ -59,10 +59,7 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(message)
 
 
-def parse_args(argv=None) -> argparse.Namespace:
-    """The options; `command` holds them as typed. Raises ValueError on wrong ones."""
-    argv = sys.argv[1:] if argv is None else argv
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+def add_data_options(parser: Parser):
     data = parser.add_argument_group("data")
     data.add_argument("--dataset", default="300w", choices=sorted(BENCHMARKS), help="benchmark (default: %(default)s)")
     data.add_argument("--data_dir", required=True, help="official folders, or their Parquet conversion")
@@ -82,6 +79,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     data.add_argument("--normalizer", help="of the NME: inter-ocular (300w's default), inter-pupil")
     data.add_argument("--num_workers", type=int, default=2, help="processes that load faces (default: %(default)s)")
 
+
+def add_model_options(parser: Parser):
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model_name_or_path",
@@ -105,6 +104,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         help="any field of MTLDConfig, such as use_heatmap_loss=false num_neighbors=3",
     )
 
+
+def add_training_options(parser: Parser):
     training = parser.add_argument_group("training")
     training.add_argument("--output_dir", help="where the model, checkpoints/ and logs/ go")
     training.add_argument("--epochs", type=int, default=150, help="(default: %(default)s)")
@@ -137,6 +138,15 @@ def parse_args(argv=None) -> argparse.Namespace:
         help="go on from the last checkpoint of --output_dir, or from a given one, with the same other arguments",
     )
     training.add_argument("--eval_only", action="store_true", help="score --model_name_or_path and stop")
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """The options; `command` holds them as typed. Raises ValueError on wrong ones."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    add_data_options(parser)
+    add_model_options(parser)
+    add_training_options(parser)
     args = parser.parse_args(argv)
     check_args(args)
     if args.eval_every is None:
