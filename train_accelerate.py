@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 
 import evaluate
+import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
@@ -35,10 +36,13 @@ from tqdm.auto import tqdm
 
 from dataset_scripts import BENCHMARKS, load_faces, select_images
 from dataset_scripts.augmentation import Augmentation, FaceCrops, mean_face
+from modeling_mtld.confidence import confidence_ratio, likelihood_gain
 from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.flip_mtld import predict_with_flip
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
-from modeling_mtld.model_card import Stage, git_commit, library_versions, read_stages, shown_command, write_model_card
+from modeling_mtld.model_card_mtld import Stage, read_stages, write_model_card
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
+from modeling_mtld.training_facts import git_commit, library_versions, shown_command
 
 logger = logging.getLogger("train")
 ROOT = Path(__file__).resolve().parent
@@ -137,7 +141,18 @@ def add_training_options(parser: Parser):
         metavar="latest|DIR",
         help="go on from the last checkpoint of --output_dir, or from a given one, with the same other arguments",
     )
+    training.add_argument(
+        "--train_only",
+        metavar="PART",
+        help="train this part of --model_name_or_path and leave the rest as it is, batch norm included; scale_head "
+        "gives confidences to a checkpoint without them",
+    )
     training.add_argument("--eval_only", action="store_true", help="score --model_name_or_path and stop")
+    training.add_argument(
+        "--flip",
+        action="store_true",
+        help="with --eval_only: score the mean of the predictions for each face and for its mirror image",
+    )
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -171,6 +186,10 @@ def config_field(text: str) -> tuple[str, object]:
 def check_args(args: argparse.Namespace):
     if args.eval_only and not args.model_name_or_path:
         raise ValueError("--eval_only needs --model_name_or_path")
+    if args.flip and not args.eval_only:  # so that what a model card says is always without it
+        raise ValueError("--flip needs --eval_only")
+    if args.train_only and not args.model_name_or_path:
+        raise ValueError("--train_only needs --model_name_or_path")
     if not args.eval_only and not args.output_dir:
         raise ValueError("training needs --output_dir")
     for name in ("backbone", "backbone_checkpoint", "random_backbone"):
@@ -234,10 +253,11 @@ def load_checkpoint(path: str, fields: dict) -> MTLDForFacialLandmarkDetection:
 
 
 def build_processor(args, config: MTLDConfig) -> MTLDImageProcessor:
-    """Crops and normalises as the checkpoint of --model_name_or_path has it, at the size of the model."""
+    """Crops at the size of the model; normalises as the checkpoint of --model_name_or_path has it, or for a new model
+    as the backbone's pretrained weights expect."""
     if args.model_name_or_path:
         return MTLDImageProcessor.from_pretrained(args.model_name_or_path, size=config.image_size)
-    return MTLDImageProcessor(size=config.image_size)
+    return MTLDImageProcessor(size=config.image_size, **config.normalization)
 
 
 def load_splits(args, processor) -> tuple[FaceCrops | None, dict[str, FaceCrops]]:
@@ -261,25 +281,49 @@ def load_splits(args, processor) -> tuple[FaceCrops | None, dict[str, FaceCrops]
 
 
 @torch.no_grad()
-def evaluate_model(accelerator, model, loaders, args) -> dict[str, dict[str, float]]:
-    """NME, failure rate and AUC of each split, as fractions. The unit cancels out: all is in fractions of the crop."""
-    benchmark, results = BENCHMARKS[args.dataset], {}
+def predict(accelerator, model, loader, args) -> dict[str, np.ndarray]:
+    """The model's `landmarks`, `scales` and `scores` for every face once, and its `labels`, float64, in fractions of
+    the crop; no `scales` and `scores` without a scale head."""
+    flip_pairs = accelerator.unwrap_model(model).config.flip_pairs
+    batches = []
     model.eval()
+    for batch in tqdm(loader, desc="score", leave=False, disable=not accelerator.is_main_process):
+        pixels = batch["pixel_values"]
+        outputs = predict_with_flip(model, pixels, flip_pairs) if args.flip else model(pixel_values=pixels)
+        found = {name: outputs[name] for name in ("landmarks", "scales", "scores") if name in outputs}
+        batches.append(accelerator.gather_for_metrics({**found, "labels": batch["labels"]}))
+    return {name: torch.cat([batch[name] for batch in batches]).double().cpu().numpy() for name in batches[0]}
+
+
+def evaluate_model(accelerator, model, loaders, args) -> dict[str, dict[str, float]]:
+    """NME, failure rate and AUC of each split, as fractions, and with a scale head how good its confidences are.
+
+    The unit cancels out: all is in fractions of the crop.
+    """
+    benchmark, results = BENCHMARKS[args.dataset], {}
     for name, loader in loaders.items():
+        faces = predict(accelerator, model, loader, args)
         metric = evaluate.load(str(METRIC), experiment_id=f"{os.getpid()}-{name}")
-        for batch in tqdm(loader, desc=f"score {name}", leave=False, disable=not accelerator.is_main_process):
-            landmarks = model(pixel_values=batch["pixel_values"]).landmarks
-            predictions, labels = accelerator.gather_for_metrics((landmarks, batch["labels"]))
-            labels = labels.double().cpu().numpy()
-            metric.add_batch(
-                predictions=predictions.double().cpu().numpy(),
-                references=labels,
-                normalizers=benchmark.normalizers(labels, args.normalizer),
-            )
-        threshold = benchmark.failure_threshold
-        results[name] = metric.compute(failure_threshold=threshold, auc_threshold=threshold)
+        results[name] = metric.compute(
+            predictions=faces["landmarks"],
+            references=faces["labels"],
+            normalizers=benchmark.normalizers(faces["labels"], args.normalizer),
+            failure_threshold=benchmark.failure_threshold,
+            auc_threshold=benchmark.failure_threshold,
+        )
         results[name]["faces"] = len(loader.dataset)
+        if "scores" in faces:
+            results[name] |= score_confidences(faces, benchmark.normalizers(faces["labels"], args.normalizer))
     return results
+
+
+def score_confidences(faces: dict[str, np.ndarray], normalizers: np.ndarray) -> dict[str, float]:
+    distances = faces["landmarks"] - faces["labels"]
+    errors = np.linalg.norm(distances, axis=-1) / normalizers[:, None]
+    return {
+        "confidence_ratio": confidence_ratio(errors, faces["scores"]),
+        "likelihood_gain": likelihood_gain(np.abs(distances).sum(axis=-1), faces["scales"]),
+    }
 
 
 def normalizer_name(args) -> str:
@@ -291,12 +335,17 @@ def print_results(accelerator, results: dict[str, dict[str, float]], args):
     if not accelerator.is_main_process:
         return
     benchmark, normalizer = BENCHMARKS[args.dataset], normalizer_name(args)
-    limit = f"{benchmark.failure_threshold:.0%}"
+    limit, flip = f"{benchmark.failure_threshold:.0%}", ", with flip" if args.flip else ""
     for name, scores in results.items():
         tqdm.write(
-            f"{benchmark.title} {name} ({scores['faces']} faces, {normalizer}): NME {scores['nme']:.3%}  "
+            f"{benchmark.title} {name} ({scores['faces']} faces, {normalizer}{flip}): NME {scores['nme']:.3%}  "
             f"FR@{limit} {scores['failure_rate']:.2%}  AUC@{limit} {scores['auc']:.2%}"
         )
+        if "confidence_ratio" in scores:
+            tqdm.write(
+                f"  least confident tenth: {scores['confidence_ratio']:.2f} times the error of the most confident; "
+                f"likelihood {scores['likelihood_gain']:+.3f} nats a landmark beside a constant scale"
+            )
 
 
 def report(accelerator, results: dict[str, dict[str, float]], args, epoch: int):
@@ -306,9 +355,24 @@ def report(accelerator, results: dict[str, dict[str, float]], args, epoch: int):
     accelerator.log(named, step=epoch)
 
 
+def set_training(model, part: str | None):
+    """Training mode, which `from_pretrained` and the scoring leave, for the model or for one part alone."""
+    model.train(part is None)
+    if part is not None:
+        getattr(model, part).train()
+
+
+def freeze_others(model, part: str):
+    parts = dict(model.named_children())
+    if part not in parts:
+        raise ValueError(f"--train_only must be one of {', '.join(parts)}, but got {part}")
+    model.requires_grad_(False)
+    parts[part].requires_grad_(True)
+
+
 def train_epoch(accelerator, model, loader, optimizer, epoch: int, args) -> dict[str, float]:
     """One pass over the training faces. Returns the means of the loss and its terms, and faces a second."""
-    model.train()  # `from_pretrained` and the scoring leave it in evaluation mode
+    set_training(accelerator.unwrap_model(model), args.train_only)
     totals, start = {}, time.perf_counter()
     name = f"epoch {epoch + 1}/{args.epochs}"
     with tqdm(loader, desc=name, disable=not accelerator.is_main_process) as bar:
@@ -444,7 +508,9 @@ def main(args):
     if not args.model_name_or_path:
         model.set_mean_face(mean_face(train_faces.faces))
     stages = [*read_stages(args.model_name_or_path), describe_training(accelerator, args, len(train_faces))]
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
+    if args.train_only:
+        freeze_others(model, args.train_only)
+    optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=args.learning_rate)
     milestones = [round(share * args.epochs) for share in DECAYS] if args.decay_epochs is None else args.decay_epochs
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
     whole_batch = args.batch_size * accelerator.num_processes

@@ -31,6 +31,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar=("X0", "Y0", "X1", "Y1"),
         help="a face's landmark box in pixels, instead of looking for faces; can be repeated",
     )
+    parser.add_argument("--flip", action="store_true", help="average with each face's mirror image: surer, slower")
     parser.add_argument("--output_dir", type=Path, default=Path("detect_output"), metavar="DIR")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, …; by default an accelerator where there is one")
     return parser.parse_args(argv)
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 def _detect(arguments: argparse.Namespace):
     _check_output_dir(arguments.output_dir)
     name, photo = _load_photo(arguments.image)
-    faces = _load_pipeline(arguments.model, arguments.device)(photo, boxes=arguments.boxes)
+    faces = _load_pipeline(arguments.model, arguments.device)(photo, boxes=arguments.boxes, flip=arguments.flip)
     if not faces:
         raise ValueError(f"no face found in {name}; give --box X0 Y0 X1 Y1")
     print(json.dumps(faces, indent=2))

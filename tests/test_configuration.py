@@ -46,7 +46,7 @@ def test_survives_a_file(tmp_path):
 def test_fields_can_be_changed_when_loading(tmp_path):
     MTLDConfig(backbone=TINY, num_landmarks=3).save_pretrained(tmp_path)
     assert MTLDConfig.from_pretrained(tmp_path, use_heatmap_loss=False).use_heatmap_loss is False
-    for name, value in {"num_neighbors": -1, "backbone": "resnet18"}.items():
+    for name, value in {"num_neighbors": -1, "backbone": "resnet18", "backbone_kwargs": 5}.items():
         with pytest.raises(ValueError, match=f"{name} must be .* but got {value}"):
             MTLDConfig.from_pretrained(tmp_path, **{name: value}).check()  # as the model does
 
@@ -60,6 +60,11 @@ def test_fields_can_be_changed_when_loading(tmp_path):
         ("backbone_kwargs", {"nonsense": 1}),
         ("backbone_kwargs", {"pretrained": True}),  # the checkpoint has the weights
         ("backbone_kwargs", {"out_indices": [0, 1]}),
+        ("backbone_kwargs", {"output_stride": 16}),
+        ("backbone_kwargs", {"in_chans": 1}),  # the processor makes colours
+        ("backbone_kwargs", {"checkpoint_path": "weights.pth"}),
+        ("backbone_kwargs", {"act_layer": object()}),  # no file can hold it
+        ("backbone_kwargs", 5),
         ("backbone_config", 18),
         ("backbone_config", {"backbone": TINY}),
         ("image_size", 0),

@@ -1,21 +1,15 @@
 import dataclasses
 import json
 import re
-import shlex
-import subprocess
+import shutil
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 
 from modeling_mtld.configuration_mtld import MTLDConfig
-from modeling_mtld.model_card import (
-    Stage,
-    git_commit,
-    library_versions,
-    read_stages,
-    shown_command,
-    write_model_card,
-)
+from modeling_mtld.model_card_mtld import Stage, is_generated, read_stages, write_model_card
+from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 
 STAGE = Stage(
     command="accelerate launch train_accelerate.py --data_dir 300w --output_dir out",
@@ -98,6 +92,108 @@ def test_training_that_does_not_know_its_commit_says_so(tmp_path):
     assert "commit unknown" in card_of(tmp_path, dataclasses.replace(STAGE, commit=None)).text
 
 
+def test_a_model_without_stages_gets_a_plain_card(tmp_path):
+    config = MTLDConfig(backbone="resnet18", num_landmarks=4, landmark_names=["jaw_0", "jaw_1", "left_eye_10", "nose"])
+    write_model_card(tmp_path, config)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert is_generated(card.content) and not (tmp_path / "training.json").exists()
+    assert card.data.eval_results is None and card.data.license is None and card.data.model_name is None
+    assert "4 facial landmarks with resnet18" in card.text
+    assert "jaw (2), left_eye (1), nose (1)" in card.text
+    assert "None are known for these weights." in card.text and "Not recorded." in card.text
+
+
+def test_a_training_that_scored_nothing_claims_nothing(tmp_path):
+    card = card_of(tmp_path, dataclasses.replace(STAGE, results={}))
+    assert card.data.eval_results is None and card.data.license == "other"
+    assert "None are known for these weights." in card.text and STAGE.command in card.text
+
+
+def test_a_record_of_other_weights_goes_and_a_card_that_somebody_wrote_stays(tmp_path):
+    card_of(tmp_path, STAGE)
+    write_model_card(tmp_path, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert "3.457" not in (tmp_path / "README.md").read_text()
+    (tmp_path / "README.md").write_text("mine")
+    write_model_card(tmp_path, CONFIG, [STAGE])
+    assert (tmp_path / "README.md").read_text() == "mine" and read_stages(tmp_path) == [STAGE]
+
+
+# What a loaded model takes along when it is saved
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "decoder_intermediate_size": 32}
+    return MTLDForFacialLandmarkDetection(MTLDConfig(backbone="test_efficientnet", image_size=64, **sizes))
+
+
+@pytest.fixture
+def released(model, tmp_path):
+    """Saved in half precision with a card of its training, as train_accelerate.py does it."""
+    weights = {name: w.half() if w.is_floating_point() else w for name, w in model.state_dict().items()}
+    model.save_pretrained(tmp_path / "released", state_dict=weights)
+    write_model_card(tmp_path / "released", model.config, [STAGE])
+    return tmp_path / "released"
+
+
+def results_in(directory):
+    return ModelCard.load(directory / "README.md").data.eval_results
+
+
+def change(model):
+    with torch.no_grad():
+        model.decoder.mean_face.add_(0.01)
+
+
+def test_the_same_weights_take_record_and_results_along(released, tmp_path):
+    for half in (False, True):
+        again = MTLDForFacialLandmarkDetection.from_pretrained(released)
+        (again.half() if half else again).save_pretrained(tmp_path / f"again-{half}")
+        assert read_stages(tmp_path / f"again-{half}") == [STAGE]
+        assert results_in(tmp_path / f"again-{half}") == results_in(released)
+
+
+def test_changed_weights_do_not(released, tmp_path):
+    changed = MTLDForFacialLandmarkDetection.from_pretrained(released)
+    change(changed)
+    changed.save_pretrained(tmp_path / "changed")
+    assert read_stages(tmp_path / "changed") == [] and results_in(tmp_path / "changed") is None
+
+
+def test_saving_in_place(released):
+    model = MTLDForFacialLandmarkDetection.from_pretrained(released)
+    model.save_pretrained(released)
+    assert read_stages(released) == [STAGE] and len(results_in(released)) == 6
+    change(model)
+    model.save_pretrained(released)
+    assert read_stages(released) == [] and results_in(released) is None
+    model.save_pretrained(released)
+    assert results_in(released) is None
+
+
+def test_a_card_that_somebody_wrote_goes_with_its_weights(released, tmp_path):
+    (released / "README.md").write_text("mine")
+    again = MTLDForFacialLandmarkDetection.from_pretrained(released)
+    again.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "README.md").read_text() == "mine"
+    change(again)
+    again.save_pretrained(tmp_path / "changed")
+    assert is_generated((tmp_path / "changed" / "README.md").read_text())
+
+
+def test_a_spoilt_record_or_a_source_that_is_gone_does_not_stop_the_saving(released, tmp_path, caplog):
+    model = MTLDForFacialLandmarkDetection.from_pretrained(released)
+    (released / "training.json").write_text("{")
+    model.save_pretrained(tmp_path / "again")
+    assert "training.json must be a list of trainings" in caplog.text
+    shutil.rmtree(released)
+    model.save_pretrained(tmp_path / "third")
+    for name in ("again", "third"):
+        assert results_in(tmp_path / name) is None
+
+
 def test_checkpoint_without_a_record_has_no_stages(tmp_path):
     assert read_stages(None) == read_stages(tmp_path) == read_stages("nobody/nothing") == []
 
@@ -113,42 +209,3 @@ def test_record_names_the_field_that_it_does_not_know(tmp_path):
     (tmp_path / "training.json").write_text(json.dumps([dataclasses.asdict(STAGE) | {"sed": 3}]))
     with pytest.raises(ValueError, match="sed"):
         read_stages(tmp_path)
-
-
-def test_shown_command_can_be_typed_again_and_hides_where_this_machine_keeps_things():
-    words = [
-        "accelerate",
-        "launch",
-        "--data_dir",
-        "../my data",
-        "--out=/home/me/out/",
-        "/a/b=c/d",
-        "~/x",
-        "--config",
-        "a=1",
-    ]
-    assert shown_command(words) == "accelerate launch --data_dir '../my data' --out=out d x --config a=1"
-    assert shlex.split(shown_command(["a", "it's", "$HOME"])) == ["a", "it's", "$HOME"]
-    assert shown_command(["/"]) == "/"
-
-
-def test_versions_of_what_trains():
-    assert set(library_versions()) == {"torch", "transformers", "timm", "accelerate"}
-
-
-def test_commit_and_uncommitted_changes(tmp_path):
-    assert git_commit(tmp_path) is None and git_commit(tmp_path / "missing") is None
-
-    def git(*words):
-        identity = ("-c", "user.name=n", "-c", "user.email=e@example.org")
-        return subprocess.run(["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True, text=True)
-
-    git("init")
-    (tmp_path / "file").write_text("1")
-    git("add", "file")
-    git("commit", "-m", "first")
-    (tmp_path / "untracked").write_text("outputs lie here")
-    commit = git("rev-parse", "HEAD").stdout.strip()
-    assert git_commit(tmp_path) == commit
-    (tmp_path / "file").write_text("2")
-    assert git_commit(tmp_path) == f"{commit} with uncommitted changes"

@@ -72,7 +72,7 @@ def test_output_has_every_layer_and_loss(model):
     assert torch.equal(outputs.intermediate_landmarks[:, -1], outputs.landmarks)
     assert outputs.heatmaps.shape == (2, 5, 16, 16)
     assert outputs.loss.shape == () and outputs.loss.isfinite()
-    assert outputs.loss_dict.keys() == {"coordinate", "heatmap", "structure"}
+    assert outputs.loss_dict.keys() == {"coordinate", "heatmap", "structure", "scale"}
     assert outputs.hidden_states is None and outputs.attentions is None
 
 
@@ -149,7 +149,10 @@ def test_under_bfloat16_autocast_landmarks_and_losses_are_float32(model):
         assert landmarks.dtype == torch.float32
         assert not torch.equal(landmarks, landmarks.bfloat16().float())  # nor rounded on the way
     assert torch.allclose(outputs.landmarks, exact.landmarks, atol=0.02)
-    loss, _ = mtld_loss(model.config, LABELS, outputs.intermediate_landmarks, outputs.heatmaps)
+    usual_error = model.scale_head.usual_error
+    loss, _ = mtld_loss(
+        model.config, LABELS, outputs.intermediate_landmarks, outputs.heatmaps, outputs.scales, usual_error
+    )
     assert outputs.loss.dtype == torch.float32 and torch.equal(outputs.loss, loss)
 
 
@@ -170,14 +173,14 @@ def test_every_module_of_table_3_can_be_switched_off(switched_on):
     outputs = model(PIXELS, LABELS)
     outputs.loss.backward()
     on = {name for name in ("heatmap", "structure") if fields[f"use_{name}_loss"]}
-    assert outputs.loss_dict.keys() == {"coordinate"} | on
+    assert outputs.loss_dict.keys() == {"coordinate", "scale"} | on
     assert outputs.intermediate_landmarks.shape[1] == (2 if fields["use_multiscale_transformer"] else 1)
     unused = [name for name, weights in model.named_parameters() if weights.grad is None]
     assert unused == []  # several processes would wait for these
 
 
 def test_base_is_pooled_s5_and_one_linear_layer():
-    model = moved_model(**BASE)
+    model = moved_model(**BASE, use_scale_head=False)
     heads = {name: weights for name, weights in model.named_parameters() if not name.startswith("backbone.")}
     assert {name: tuple(weights.shape) for name, weights in heads.items()} == {
         "decoder.mean_face": (5, 2),

@@ -1,13 +1,19 @@
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage.data import astronaut, coffee
+from torch.utils.data import Dataset, IterableDataset
 from transformers import pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_mtld import pipeline_mtld
 from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.flip_mtld import predict_with_flip
+from modeling_mtld.geometry_mtld import transform_points
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 from modeling_mtld.pipeline_mtld import FacialLandmarkDetectionPipeline
@@ -18,7 +24,7 @@ BOX = [100.0, 60.0, 180.0, 140.0]
 CROP = np.array([90.0, 50.0, 100.0])  # x0, y0, side of BOX's crop
 
 
-def make_pipeline(fractions=FRACTIONS) -> FacialLandmarkDetectionPipeline:
+def make_pipeline(fractions=FRACTIONS, flip_pairs=((0, 1),), **options) -> FacialLandmarkDetectionPipeline:
     """A network that, being untrained, answers its mean face for every crop."""
     model = MTLDForFacialLandmarkDetection(
         MTLDConfig(
@@ -26,18 +32,45 @@ def make_pipeline(fractions=FRACTIONS) -> FacialLandmarkDetectionPipeline:
             image_size=32,
             num_landmarks=3,
             landmark_names=NAMES,
+            flip_pairs=flip_pairs and [list(pair) for pair in flip_pairs],
             hidden_size=8,
             num_attention_heads=2,
             use_heatmap_loss=False,
         )
     ).eval()
     model.set_mean_face(torch.as_tensor(fractions, dtype=torch.float32))
-    return FacialLandmarkDetectionPipeline(model=model, image_processor=MTLDImageProcessor(size=32), device="cpu")
+    processor = MTLDImageProcessor(size=32)
+    return FacialLandmarkDetectionPipeline(model=model, image_processor=processor, device="cpu", **options)
 
 
 @pytest.fixture(scope="module")
 def pipe():
     return make_pipeline()
+
+
+@pytest.fixture(scope="module")
+def trained_pipe():
+    """Its weights are away from where they start, as after training, so that its answers depend on the crops."""
+    pipe = make_pipeline()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weights in pipe.model.parameters():
+            weights.add_(0.05 * torch.randn_like(weights))
+    return pipe
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The number of crops in each pass through any network, filled while it runs."""
+    sizes = []
+
+    def forward(self, pixel_values, **kwargs):
+        sizes.append(len(pixel_values))
+        return original(self, pixel_values, **kwargs)
+
+    original = MTLDForFacialLandmarkDetection.forward
+    monkeypatch.setattr(MTLDForFacialLandmarkDetection, "forward", forward)
+    return sizes
 
 
 def points(face) -> np.ndarray:
@@ -85,6 +118,13 @@ def test_detected_face_whose_landmarks_wander_is_dropped(monkeypatch):
     assert len(pipe(astronaut(), boxes=[BOX])) == 1
 
 
+def test_landmarks_beside_the_photo_do_not_break_the_second_crop(monkeypatch):
+    """A detector's box may be partly outside, and what is found in it wholly."""
+    pipe = make_pipeline(FRACTIONS * [0.4, 1])
+    detector_that_finds(monkeypatch, [-60, 60, 30, 150])
+    assert isinstance(pipe(astronaut()), list)
+
+
 def test_landmarks_all_in_one_point_do_not_break_the_second_crop(monkeypatch):
     pipe = make_pipeline(np.full((3, 2), 0.5))
     detector_that_finds(monkeypatch, BOX, [300, 300, 400, 400])
@@ -110,9 +150,192 @@ def test_list_of_photos(pipe, monkeypatch, batch_size):
     assert points(results[2][0]) == pytest.approx(points(pipe(photos[0])[0]), abs=1e-4)
 
 
-def test_generator_of_photos(pipe, monkeypatch):
+class Photos(Dataset):
+    def __init__(self, *photos):
+        self.photos = photos
+
+    def __len__(self):
+        return len(self.photos)
+
+    def __getitem__(self, index):
+        return self.photos[index]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from (astronaut(), astronaut())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda photos: (photo for photo in photos),
+        lambda photos: Photos(*photos),
+        lambda photos: KeyDataset([{"photo": photo} for photo in photos], "photo"),
+        lambda photos: Stream(),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_data_sets_and_generators_of_photos(pipe, monkeypatch, make, batch_size):
     detector_that_finds(monkeypatch, BOX)
-    assert [len(faces) for faces in pipe(photo for photo in [astronaut(), astronaut()])] == [1, 1]
+    results = pipe(make([astronaut(), astronaut()]), batch_size=batch_size)
+    assert not isinstance(results, list)
+    assert [len(faces) for faces in results] == [1, 1]
+    whole = pipe(make([astronaut(), astronaut()]), boxes="whole", batch_size=batch_size)
+    assert [len(faces) for faces in whole] == [1, 1]
+
+
+def test_photos_that_bring_their_boxes(pipe):
+    items = [{"image": astronaut(), "boxes": [BOX] * count} for count in (2, 0, 1)]
+    expected = pipe([astronaut()] * 3, boxes=[[BOX] * 2, [], [BOX]])
+    for given in (items, Photos(*items), (item for item in items)):
+        assert list(pipe(given, batch_size=3)) == expected
+    assert pipe(items[0]) == expected[0]
+
+
+def test_workers_read_photos_and_look_for_faces(pipe):
+    (alone,) = pipe(astronaut())  # OpenCV's threads are running when the workers are forked
+    assert pipe([astronaut()] * 3, num_workers=2, batch_size=2) == [[alone]] * 3
+    with pytest.raises(ValueError, match=r"images\[1\] 'missing.jpg' must be"):
+        pipe([astronaut(), "missing.jpg"], num_workers=1)
+
+
+def test_whole_photo(pipe):
+    photo = coffee()  # 600 x 400
+    (face,) = pipe(photo, boxes="whole")
+    assert points(face) == pytest.approx([-0.5, -100.5] + FRACTIONS * 600, abs=1e-3)
+    results = pipe([photo, astronaut(), photo[:1, :1]], boxes=["whole", [BOX], "whole"], batch_size=3)
+    assert results[0] == [face] and results[1] == pipe(astronaut(), boxes=[BOX])
+    assert points(results[2][0]) == pytest.approx(-0.5 + FRACTIONS, abs=1e-5)
+    for_all_calls = make_pipeline(boxes="whole")
+    assert for_all_calls(photo) == [face]
+    assert for_all_calls(astronaut(), boxes=[BOX]) == results[1]
+
+
+@torch.no_grad()
+def test_whole_photo_is_cropped_as_by_the_processor(trained_pipe):
+    processor = trained_pipe.image_processor
+    for photo in (coffee(), coffee()[:, :77], coffee()[:3]):
+        inputs = processor(photo, return_tensors="pt")
+        ((expected,),) = processor.post_process_landmark_detection(trained_pipe.model(**inputs), inputs)
+        (face,) = trained_pipe(photo, boxes="whole")
+        np.testing.assert_allclose(points(face), expected["keypoints"], atol=1e-3)
+
+
+# ---- faces together
+
+
+def photos_and_boxes(count: int):
+    """`count` boxes in photos of different sizes, some without any."""
+    random = np.random.default_rng(count)
+    photos, boxes = [], []
+    while sum(map(len, boxes)) < count:
+        height, width = random.integers(20, 400, 2)
+        photos.append(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        starts = random.uniform(-5, 15, (min(random.integers(0, 6), count - sum(map(len, boxes))), 2))
+        boxes.append(np.concatenate([starts, starts + random.uniform(10, 300, starts.shape)], axis=1).tolist())
+    return photos, boxes
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("count", [1, 7, 64])
+def test_faces_of_several_photos_are_as_one_by_one(trained_pipe, passes, count, flip):
+    photos, boxes = photos_and_boxes(count)
+    together = trained_pipe(photos, boxes=boxes, batch_size=len(photos), face_batch_size=128, flip=flip)
+    assert passes == [2 * count if flip else count]
+    assert [len(faces) for faces in together] == [len(own) for own in boxes]
+    moves = []
+    for photo, own, faces in zip(photos, boxes, together):
+        for box, face in zip(own, faces):
+            (alone,) = trained_pipe(photo, boxes=[box], flip=flip)
+            (matrix,) = trained_pipe.image_processor(photo, boxes=[box])["matrices"]
+            moves.append(transform_points(matrix, points(face)) - transform_points(matrix, points(alone)))
+    assert np.abs(moves).max() < 1e-4  # pixels of the crop
+
+
+def test_answers_depend_on_the_faces(trained_pipe):
+    photos, boxes = photos_and_boxes(7)
+    scores = [face["score"] for faces in trained_pipe(photos, boxes=boxes) for face in faces]
+    assert len(set(scores)) == 7  # else the test above would prove nothing
+
+
+@pytest.mark.parametrize("options, expected", [({}, [3, 3, 1]), ({"flip": True}, [2] * 7)])
+def test_no_more_faces_in_a_pass_than_allowed(pipe, passes, options, expected):
+    photos, boxes = [astronaut(), coffee(), astronaut()], [[BOX] * 4, [], [BOX] * 3]
+    results = pipe(photos, boxes=boxes, batch_size=3, face_batch_size=3, **options)
+    assert passes == expected
+    assert [len(faces) for faces in results] == [4, 0, 3]
+    many = pipe(astronaut(), boxes=[BOX] * 130)
+    assert len(many) == 130 and passes[len(expected) :] == [64, 64, 2]
+
+
+def test_found_faces_of_several_photos_go_together(pipe, passes, monkeypatch):
+    detector_that_finds(monkeypatch, BOX, [200, 200, 280, 280])
+    pipe([astronaut()] * 3, batch_size=3)
+    assert passes == [6, 6]  # first and second crops
+
+
+# ---- flip
+
+
+def test_flip_of_a_call_or_of_the_pipeline(trained_pipe):
+    inputs = trained_pipe.image_processor(astronaut(), boxes=[BOX], return_tensors="pt")
+    with torch.no_grad():
+        outputs = predict_with_flip(trained_pipe.model, inputs["pixel_values"], [[0, 1]])
+    ((expected,),) = trained_pipe.image_processor.post_process_landmark_detection(outputs, inputs)
+    (face,) = trained_pipe(astronaut(), boxes=[BOX], flip=True)
+    np.testing.assert_allclose(points(face), expected["keypoints"], atol=1e-4)
+    assert np.abs(points(face) - points(trained_pipe(astronaut(), boxes=[BOX])[0])).max() > 0.01
+    always = FacialLandmarkDetectionPipeline(
+        model=trained_pipe.model, image_processor=trained_pipe.image_processor, device="cpu", flip=True
+    )
+    assert always(astronaut(), boxes=[BOX]) == [face]
+    assert always(astronaut(), boxes=[BOX], flip=False) == trained_pipe(astronaut(), boxes=[BOX])
+
+
+def test_flip_needs_pairs(monkeypatch):
+    pipe = make_pipeline(flip_pairs=None)
+    detector_that_finds(monkeypatch)
+    with pytest.raises(ValueError, match="flip_pairs must be .*, but got None"):
+        pipe(astronaut(), flip=True)
+    with pytest.raises(ValueError, match="flip_pairs must be"):
+        make_pipeline(flip_pairs=None, flip=True)
+
+
+# ---- precision, and what else every pipeline takes
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(trained_pipe, tmp_path, dtype):
+    trained_pipe.save_pretrained(tmp_path)
+    half = pipeline(
+        "facial-landmark-detection", model=str(tmp_path), trust_remote_code=True, device="cpu", dtype=dtype
+    )
+    assert half.dtype == dtype
+    exact, rounded = (points(pipe(astronaut(), boxes=[BOX], flip=True)[0]) for pipe in (trained_pipe, half))
+    np.testing.assert_allclose(rounded, exact, atol=2.0)  # of the crop's 100 pixels
+    assert json.loads(json.dumps(half(astronaut()))) == half(astronaut())
+
+
+def test_url_timeout_is_passed_on(pipe, monkeypatch):
+    asked = []
+
+    def urlopen(request, timeout):
+        asked.append(timeout)
+        return io.BytesIO(content.getvalue())
+
+    content = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(content, "PNG")
+    monkeypatch.setattr("modeling_mtld.image_processing_mtld.urlopen", urlopen)
+    for options in ({}, {"timeout": 5}):
+        assert len(pipe("https://somewhere/photo.png", boxes="whole", **options)) == 1
+    assert asked == [30, 5]
+
+
+def test_no_photos(pipe):
+    assert pipe([]) == [] and pipe(()) == []
+    assert pipe([], boxes=[]) == [] and pipe([], boxes="whole") == []
+    assert list(pipe(photo for photo in [])) == []
 
 
 @pytest.mark.parametrize(
@@ -124,11 +347,45 @@ def test_generator_of_photos(pipe, monkeypatch):
         (astronaut(), [[5000, 5000, 5100, 5100]], r"boxes\[0\] must overlap its photo of 512 x 512"),
         ([astronaut(), astronaut()], [BOX], "boxes must be one list for each of the 2 images, but got 1"),
         ([astronaut()], 3, "boxes must be one list for each of the 1 images, but got 3"),
+        (astronaut(), 3, "boxes must be a list of boxes .*, but got 3"),
+        (astronaut(), "all", "boxes must be a list or 'whole', but got 'all'"),
+        ([astronaut()], ["all"], r"boxes\[0\] must be a list of boxes .*, but got 'all'"),
+        ([astronaut(), "missing.jpg"], "whole", r"images\[1\] 'missing\.jpg' must be .* no such file"),
+        ((photo for photo in [astronaut(), None]), "whole", r"images\[1\] must be .*, but got NoneType"),
+        (Photos(astronaut(), np.zeros((0, 0))), "whole", r"images\[1\] must"),
+        (Stream(), [[BOX], [BOX]], "boxes must come with each photo"),
+        ([astronaut(), astronaut()], [[BOX], [BOX, BOX[::-1]]], r"boxes\[1\]\[1\] .*no area"),
+        ({"photo": astronaut()}, None, r"image must be .* with the key 'image', but got one with \['photo'\]"),
+        ([{"photo": 1}], None, r"images\[0\] must be .* with the key 'image', but got one with \['photo'\]"),
     ],
 )
 def test_bad_input(pipe, photos, boxes, message):
     with pytest.raises(ValueError, match=message):
-        pipe(photos, boxes=boxes)
+        list(pipe(photos, boxes=boxes))
+
+
+def test_data_set_that_cannot_read_a_photo_itself(pipe):
+    class Broken(Photos):
+        def __getitem__(self, index):
+            return Image.open(io.BytesIO(b"no picture")) if index else astronaut()
+
+    with pytest.raises(ValueError, match=r"images\[1\] must be a readable picture, but got cannot identify"):
+        list(pipe(Broken(1, 2), boxes="whole"))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"flip": "yes"}, "flip must be True or False, but got 'yes'"),
+        ({"face_batch_size": 0}, "face_batch_size must be a whole number of at least 1, but got 0"),
+        ({"face_batch_size": 2.5}, "face_batch_size must be .* 2.5"),
+    ],
+)
+def test_bad_options(pipe, options, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(astronaut(), **options)
+    with pytest.raises(ValueError, match=message):
+        make_pipeline(**options)
 
 
 def test_unknown_option(pipe):

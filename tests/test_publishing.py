@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from modeling_mtld import publishing_mtld
@@ -101,27 +100,6 @@ def test_saving_again_replaces_older_code(model, saved):
 def test_only_the_main_process_writes(model, tmp_path):
     model.save_pretrained(tmp_path / "saved", is_main_process=False)
     assert list((tmp_path / "saved").iterdir()) == []
-
-
-def test_the_trainer_saves_all_and_gathers_landmarks_alone(model, tmp_path):
-    arguments = TrainingArguments(
-        tmp_path,
-        max_steps=1,
-        save_steps=1,
-        per_device_train_batch_size=2,
-        use_cpu=True,
-        report_to=[],
-        disable_tqdm=True,
-    )
-    faces = [{"pixel_values": torch.zeros(3, 64, 64), "labels": torch.full((5, 2), 0.5)} for _ in range(2)]
-    processor = MTLDImageProcessor(size={"height": 64, "width": 64})
-    start = MTLDForFacialLandmarkDetection(model.config)
-    trainer = Trainer(start, arguments, train_dataset=faces, processing_class=processor)
-    assert not trainer.model_accepts_loss_kwargs  # it would not average the loss over accumulated batches
-    trainer.train()
-    check_complete(tmp_path / "checkpoint-1")
-    assert (tmp_path / "checkpoint-1" / "preprocessor_config.json").is_file()
-    assert trainer.predict(faces).predictions.shape == (2, 5, 2)
 
 
 @pytest.mark.parametrize("content", [None, '{"num_landmarks": 5,'])

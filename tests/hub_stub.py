@@ -1,0 +1,311 @@
+"""The part of the Hub's HTTP API that pushing and loading a model needs, in memory and on localhost.
+
+What the real one refuses is refused here too: writing without a token, a name that is taken, metadata of a README.md
+that is no YAML or has an incomplete model-index, a large file that was not uploaded first.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import secrets
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+import yaml
+from huggingface_hub import ModelCard
+
+TOKEN = "stub"
+USER = "me"
+LARGE = (".safetensors", ".bin", ".pt", ".pth")  # kept by LFS, as the Hub's .gitattributes has it
+MAX_REGULAR = 10_000_000
+
+
+class Refusal(Exception):
+    def __init__(self, status: int, message: str, code: str = "", errors=()):
+        super().__init__(message)
+        self.status, self.code, self.errors = status, code, [{"message": text} for text in errors]
+
+
+class Repository:
+    """Files of each commit by its hash, and branches by name. A file is its bytes, or the hash of a large one."""
+
+    def __init__(self, private: bool):
+        self.private = private
+        self.commits, self.branches = {}, {}
+        self.commit("main", {})
+
+    def commit(self, branch: str, changes: dict) -> str:
+        files = {**self.commits.get(self.branches.get(branch), {}), **changes}
+        commit = secrets.token_hex(20)
+        self.commits[commit] = {name: content for name, content in files.items() if content is not None}
+        self.branches[branch] = commit
+        return commit
+
+    def resolve(self, revision: str) -> str:
+        commit = self.branches.get(revision, revision)
+        if commit not in self.commits:
+            raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        return commit
+
+
+class Hub(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.storage = f"http://localhost:{self.server_port}"  # another host, as the real one's; it gets no token
+        self.repositories, self.large, self.requests = {}, {}, []
+
+    def files(self, repository: str, revision: str = "main") -> dict[str, bytes]:
+        """The files of a revision by name."""
+        found = self.repositories[repository]
+        files = found.commits[found.resolve(revision)]
+        return {name: self.large[file] if isinstance(file, str) else file for name, file in files.items()}
+
+
+@contextmanager
+def running_hub():
+    """A `Hub` at `hub.url`, with an account `USER` whose token is `TOKEN`."""
+    hub = Hub()
+    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        hub.shutdown()
+        hub.server_close()
+        thread.join()
+
+
+def metadata_errors(content: str) -> tuple[list[str], list[str]]:
+    """Errors and warnings of the metadata of a model's README.md."""
+    block = re.match(r"---\r?\n(.*?)\r?\n---(\r?\n|$)", content, re.DOTALL)
+    if block is None:
+        return [], ["empty or missing yaml metadata in repo card"]
+    try:
+        data = yaml.safe_load(block[1])
+        ModelCard(content)
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        return [str(error)], []
+    errors = [f'"{key}" must be a string' for key in ("library_name", "pipeline_tag") if not _is_text(data, key)]
+    if not all(isinstance(tag, str) for tag in data.get("tags") or []):
+        errors.append('"tags" must be a list of strings')
+    if data.get("license") == "other" and not re.fullmatch(r"[a-z0-9.-]+", data.get("license_name") or ""):
+        errors.append('"license_name" must be there, in lower case and without spaces')
+    for model in data.get("model-index") or []:
+        if not model.get("name") or not isinstance(model.get("results"), list):  # empty ones the Trainer writes
+            errors.append('"model-index" must have names and lists of results')
+        for result in model.get("results") or []:
+            errors += _result_errors(result)
+    return errors, []
+
+
+def _is_text(data: dict, key: str) -> bool:
+    return isinstance(data.get(key, ""), str)
+
+
+def _result_errors(result: dict) -> list[str]:
+    needed = {"task.type": result.get("task", {}).get("type")}
+    needed |= {f"dataset.{key}": result.get("dataset", {}).get(key) for key in ("type", "name")}
+    for metric in result.get("metrics") or [{}]:
+        needed |= {"metrics.type": metric.get("type"), "metrics.value": metric.get("value")}
+    return [f'"model-index.results.{key}" is required' for key, value in needed.items() if value is None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Hub
+
+    def log_message(self, *_):
+        pass
+
+    def handle_request(self):
+        self.server.requests.append(f"{self.command} {self.path}")
+        body = self._read()
+        try:
+            for method, pattern, action in ROUTES:
+                match = re.fullmatch(pattern, unquote(urlsplit(self.path).path))
+                if match and self.command in method:
+                    return getattr(self, action)(body, **match.groupdict())
+            raise Refusal(404, f"the stub knows no {self.command} {self.path}")
+        except Refusal as refusal:
+            headers = {"X-Error-Message": str(refusal)} | ({"X-Error-Code": refusal.code} if refusal.code else {})
+            self._send({"error": str(refusal), "errors": refusal.errors}, refusal.status, headers)
+
+    do_GET = do_HEAD = do_POST = do_PUT = handle_request
+
+    def _read(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
+    def _send(self, content, status: int = 200, headers=()):
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": len(data), **dict(headers)}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def _check_token(self):
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            raise Refusal(401, "Invalid username or password.")
+
+    def _repository(self, name: str) -> Repository:
+        found = self.server.repositories.get(name)
+        if found is None or found.private and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            raise Refusal(404, "Repository not found", "RepoNotFound")
+        return found
+
+    # What the API answers
+
+    def whoami(self, body):
+        self._check_token()
+        self._send({"type": "user", "name": USER, "fullname": USER, "orgs": [], "auth": {"type": "access_token"}})
+
+    def create(self, body):
+        self._check_token()
+        asked = json.loads(body)
+        name = f"{asked.get('organization') or USER}/{asked['name']}"
+        link = {"name": name, "url": f"{self.server.url}/{name}"}
+        if name in self.server.repositories:
+            return self._send({"error": "You already created this model repo"} | link, 409)
+        private = asked.get("visibility") == "private" or bool(asked.get("private"))
+        self.server.repositories[name] = Repository(private)
+        self._send(link)
+
+    def validate(self, body):
+        errors, warnings = metadata_errors(json.loads(body)["content"])
+        answer = {"errors": [{"message": text} for text in errors]}
+        answer["warnings"] = [{"message": text} for text in warnings]
+        self._send(answer, 400 if errors else 200)
+
+    def info(self, body, name, revision="main"):
+        repository = self._repository(name)
+        commit = repository.resolve(revision)
+        siblings = [{"rfilename": file} for file in sorted(repository.commits[commit])]
+        answer = {"_id": "0", "id": name, "modelId": name, "sha": commit, "private": repository.private}
+        self._send(answer | {"author": name.split("/")[0], "tags": [], "downloads": 0, "siblings": siblings})
+
+    def tree(self, body, name, revision):
+        repository = self._repository(name)
+        files = repository.commits[repository.resolve(revision)]
+        self._send([self._entry(path, files[path]) for path in sorted(files)])
+
+    def _entry(self, path: str, file) -> dict:
+        if isinstance(file, bytes):
+            return {"type": "file", "path": path, "size": len(file), "oid": _git_hash(file)}
+        size = len(self.server.large[file])
+        lfs = {"oid": file, "size": size, "pointerSize": 130}
+        return {"type": "file", "path": path, "size": size, "oid": file[:40], "lfs": lfs}
+
+    def branch(self, body, name, revision):
+        self._check_token()
+        repository = self._repository(name)
+        if revision in repository.branches:
+            raise Refusal(409, "Reference already exists")
+        repository.branches[revision] = repository.resolve(json.loads(body or b"{}").get("startingPoint", "main"))
+        self._send({})
+
+    def preupload(self, body, name, revision):
+        self._check_token()
+        repository = self._repository(name)
+        present = repository.commits[repository.resolve(revision)]
+        files = []
+        for file in json.loads(body)["files"]:
+            large = file["path"].endswith(LARGE) or file["size"] > MAX_REGULAR
+            mode = {"path": file["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
+            known = present.get(file["path"])
+            files.append(mode | ({"oid": known if large else _git_hash(known)} if known is not None else {}))
+        self._send({"files": files})
+
+    def lfs_batch(self, body, name):
+        self._check_token()
+        self._repository(name)
+        objects = []
+        for asked in json.loads(body)["objects"]:
+            target = {"href": f"{self.server.storage}/storage/{asked['oid']}"}
+            objects.append(asked if asked["oid"] in self.server.large else asked | {"actions": {"upload": target}})
+        self._send({"transfer": "basic", "objects": objects})
+
+    def store(self, body, oid):
+        if hashlib.sha256(body).hexdigest() != oid:
+            raise Refusal(400, "the content is not that of its hash")
+        self.server.large[oid] = body
+        self._send(b"", headers={"ETag": f'"{oid}"'})
+
+    def load(self, body, oid):
+        if "Authorization" in self.headers:
+            raise Refusal(400, "the token must not leave the Hub")
+        self._send(self.server.large[oid], headers={"ETag": f'"{oid}"'})
+
+    def commit(self, body, name, revision):
+        self._check_token()
+        repository = self._repository(name)
+        repository.resolve(revision)
+        lines = [json.loads(line) for line in body.splitlines()]
+        header = lines[0]["value"]
+        if lines[0]["key"] != "header" or not header.get("summary"):
+            raise Refusal(400, "a commit must have a summary")
+        changes = dict(self._change(line["key"], line["value"]) for line in lines[1:])
+        commit = repository.commit(revision, changes)
+        self._send({"success": True, "commitOid": commit, "commitUrl": f"{self.server.url}/{name}/commit/{commit}"})
+
+    def _change(self, key: str, value: dict) -> tuple:
+        path = value["path"]
+        if key == "deletedFile":
+            return path, None
+        if key == "lfsFile":
+            if value["oid"] not in self.server.large:
+                raise Refusal(400, f"{path} points to an LFS file that was not uploaded")
+            return path, value["oid"]
+        content = base64.b64decode(value["content"])
+        if len(content) > MAX_REGULAR or path.endswith(LARGE):
+            raise Refusal(400, f"{path} must be kept by LFS")
+        if path == "README.md" and (errors := metadata_errors(content.decode())[0]):
+            raise Refusal(400, "Invalid metadata in README.md", errors=errors)
+        return path, content
+
+    def resolve(self, body, name, revision, path):
+        repository = self._repository(name)
+        commit = repository.resolve(revision)
+        headers = {"X-Repo-Commit": commit}
+        file = repository.commits[commit].get(path)
+        if file is None:
+            raise Refusal(404, "Entry not found", "EntryNotFound")
+        if isinstance(file, bytes):
+            return self._send(file, headers=headers | {"ETag": f'"{_git_hash(file)}"'})
+        linked = {"X-Linked-Etag": f'"{file}"', "X-Linked-Size": len(self.server.large[file])}
+        self._send(b"", 302, headers | linked | {"Location": f"{self.server.storage}/storage/{file}"})
+
+
+def _git_hash(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+_MODEL = r"/api/models/(?P<name>[^/]+/[^/]+)"
+ROUTES = (
+    ("GET", r"/api/whoami-v2", "whoami"),
+    ("POST", r"/api/repos/create", "create"),
+    ("POST", r"/api/validate-yaml", "validate"),
+    ("GET", rf"{_MODEL}/revision/(?P<revision>.+)", "info"),
+    ("GET", rf"{_MODEL}/tree/(?P<revision>[^/]+)", "tree"),
+    ("GET", _MODEL, "info"),
+    ("POST", rf"{_MODEL}/branch/(?P<revision>.+)", "branch"),
+    ("POST", rf"{_MODEL}/preupload/(?P<revision>.+)", "preupload"),
+    ("POST", rf"{_MODEL}/commit/(?P<revision>.+)", "commit"),
+    ("POST", r"/(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch", "lfs_batch"),
+    ("PUT", r"/storage/(?P<oid>[0-9a-f]{64})", "store"),
+    ("GET", r"/storage/(?P<oid>[0-9a-f]{64})", "load"),
+    ("GET HEAD", r"/(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
+)
