@@ -6,11 +6,12 @@ STAMP := $(VENV)/.installed
 export IMAGE
 
 .DEFAULT_GOAL := help
-.PHONY: help detect test style quality
+.PHONY: help detect test test-common style quality
 
 help:
 	@echo "make detect [IMAGE=photo.jpg] [ARGS='...']  find the faces in a photo (a built-in one by default) and their landmarks"
 	@echo "make test                                  run the tests"
+	@echo "make test-common                           run transformers' own tests of its models on this one; fetches them once"
 	@echo "make quality                               check lint and format"
 	@echo "make style                                 fix lint and format, copy the code into the checkpoints"
 
@@ -26,6 +27,11 @@ detect: $(STAMP)
 
 test: $(STAMP)
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+# Those of the installed release, from its source distribution. Skips are listed with their reasons.
+test-common: $(STAMP)
+	@$(VENV)/bin/python tests/common/sources.py
+	@$(VENV)/bin/python -m pytest tests/common -rs --no-fold-skipped $(ARGS)
 
 quality: $(STAMP)
 	@$(VENV)/bin/ruff check .
