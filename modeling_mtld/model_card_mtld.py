@@ -44,7 +44,8 @@ class Stage:
         versions: of the libraries by name.
         normalizer: name of what the errors in `results` are divided by.
         threshold: of failure rate and AUC, a fraction.
-        results: for each split "nme", "failure_rate" and "auc", fractions, after the last epoch, and "faces".
+        results: for each split "nme", "failure_rate" and "auc", fractions, after the last epoch, and "faces"; with a
+            scale head "confidence_ratio" and "likelihood_gain" too, see `modeling_mtld/confidence.py`.
     """
 
     command: str
@@ -265,7 +266,16 @@ def _results(stage: Stage) -> str:
             f"| split | faces | NME ({stage.normalizer}) | FR@{limit} | AUC@{limit} |",
             "|---|---|---|---|---|",
             *rows,
+            *(_confidence(split, scores) for split, scores in stage.results.items() if "confidence_ratio" in scores),
         ]
+    )
+
+
+def _confidence(split: str, scores: Mapping[str, float]) -> str:
+    return (
+        f"\nConfidence on {split}: relative to each landmark's mean error, the least confident tenth of the landmarks "
+        f"has {scores['confidence_ratio']:.2f} times the error of the most confident tenth; the predicted scales gain "
+        f"{scores['likelihood_gain']:+.3f} nats a landmark over the best constant for each."
     )
 
 

@@ -18,7 +18,7 @@ PLACE = "place_among_photos"  # key of an item, for error messages
 FACE_BATCH_SIZE = 64
 FOUND_OVERLAP = 0.25  # intersection over union with the detector's box, below which found landmarks are not trusted
 # Of a face, below which what the detector found is none. Of what the Haar cascades find on 300W, 193 faces that the
-# network was not trained with score 0.60 to 0.91, 145 that it was trained with 0.65 to 0.91, 9 false ones 0.38 to 0.49.
+# network was not trained with score 0.60 to 0.91, 145 of its training 0.65 to 0.91, and 9 false ones 0.38 to 0.49.
 MIN_SCORE = 0.55
 
 

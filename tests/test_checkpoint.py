@@ -9,12 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from skimage.data import astronaut
 
 from modeling_mtld.detect import CHECKPOINT, main
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
+from modeling_mtld.pipeline_mtld import MIN_SCORE
 from modeling_mtld.publishing_mtld import CODE_FILES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,3 +113,19 @@ def test_alone_it_gives_what_the_command_gives(tmp_path, capsys):
     by_model, by_pipeline, found_by_pipeline = json.loads(done.stdout.splitlines()[-1])
     assert np.allclose(by_model, given, atol=1e-3) and np.allclose(by_pipeline, given, atol=1e-3)
     assert np.allclose(found_by_pipeline, found, atol=1e-3)
+
+
+def test_a_face_scores_higher_than_anything_else():
+    """Crops of the texture and still-life photos that come with scikit-image, and of plain and noisy ones."""
+    model, processor = MTLDForFacialLandmarkDetection.from_pretrained(CHECKPOINT), MTLDImageProcessor()
+
+    @torch.no_grad()
+    def score(photo) -> float:
+        return model(processor(photo, return_tensors="pt")["pixel_values"]).scores.mean().item()
+
+    face = astronaut()[50:210, 150:310]
+    names = ("brick", "grass", "gravel", "coffee", "coins", "page", "moon", "chelsea", "rocket")
+    others = [np.asarray(getattr(skimage.data, name)())[40:200, 40:200] for name in names]
+    others += [np.full((64, 64, 3), 128, np.uint8), np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)]
+    assert score(face) > 0.8 > MIN_SCORE
+    assert max(map(score, others)) < MIN_SCORE

@@ -4,10 +4,10 @@ import math
 
 from transformers import PreTrainedConfig, TimmBackboneConfig
 
+from .backbone_mtld import STRIDES, check_backbone_kwargs, current_name, pretrained_cfg, stage_indices, timm_kwargs
+from .hub_mtld import CONFIGURATION_FILES, PushToHub
 from .publishing_mtld import complete_checkpoint
 
-STRIDES = (8, 16, 32)  # of the feature maps s3, s4 and s5 (Section 3.2)
-RESERVED = {"pretrained", "features_only", "out_indices"}  # of timm.create_model, which the model sets itself
 LEAST = {  # of the fields that are whole numbers
     "image_size": STRIDES[-1],
     "num_landmarks": 1,
@@ -21,17 +21,20 @@ LEAST = {  # of the fields that are whole numbers
 }
 
 
-class MTLDConfig(PreTrainedConfig):
+class MTLDConfig(PushToHub, PreTrainedConfig):
     r"""Everything that decides the shape of an MTLD network and its training loss.
 
     The three `use_...` switches are the modules of the paper's Table 3; all of them off is its "Base": pooled s5 and
     one linear layer.
 
     Args:
-        backbone (`str`): name of a timm model with feature maps at strides 8, 16 and 32.
-        backbone_kwargs (`dict`, *optional*): passed on to `timm.create_model`.
+        backbone (`str`): name of a timm model with feature maps at strides 8, 16 and 32, with or without a tag of its
+            pretrained weights: `"resnet18"` or `"resnet18.a1_in1k"`.
+        backbone_kwargs (`dict`, *optional*): passed on to `timm.create_model`; JSON values. A timm model that is made
+            for one input size, such as Swin, gets `img_size=image_size` unless it is given here.
         backbone_config (`TimmBackboneConfig` or `dict`, *optional*): built from `backbone` where not given.
-        image_size (`int`): side of the square crop in pixels. Other sizes work too: positions are fractions.
+        image_size (`int`): side of the square crop in pixels. Other sizes work too, as positions are fractions, unless
+            the backbone is made for one.
         num_landmarks (`int`): K.
         landmark_names (`list[str]`, *optional*): K names.
         flip_pairs (`list[list[int]]`, *optional*): pairs of landmarks that change places in a mirrored face.
@@ -44,9 +47,12 @@ class MTLDConfig(PreTrainedConfig):
         use_multiscale_transformer (`bool`): Feature Pyramid Attention, Feature Fusion Encoder and Landmark Decoder.
         use_heatmap_loss (`bool`): the heatmap branch and Eq. 2.
         use_structure_loss (`bool`): Eq. 4.
+        use_scale_head (`bool`): a confidence for every landmark. It changes nothing else, and is not in the paper.
         heatmap_size (`int`, *optional*): side of the heatmaps; a quarter of `image_size` where not given.
         heatmap_sigma (`float`): standard deviation of the Gaussians, in pixels of the heatmap.
         coordinate_loss_weight, heatmap_loss_weight, structure_loss_weight (`float`): the lambdas of Eq. 5.
+        scale_loss_weight (`float`): of the scale head's likelihood. It shares no parameter with the others, and Adam
+            does not mind its size; it is small so that clipping by the norm of all gradients is not up to it.
         num_neighbors (`int`): landmarks compared with each landmark in Eq. 4 (Table 5).
         structure_distance (`str`): `"squared"` as printed in Eq. 4, or `"euclidean"`.
 
@@ -55,8 +61,18 @@ class MTLDConfig(PreTrainedConfig):
     """
 
     model_type = "mtld"
+    sub_configs = {"backbone_config": TimmBackboneConfig}  # attention implementation and dtype reach it
+    attribute_map = {"num_hidden_layers": "decoder_layers"}
     # The Trainer gathers what is not named here.
-    keys_to_ignore_at_inference = ["intermediate_landmarks", "heatmaps", "hidden_states", "attentions", "loss_dict"]
+    keys_to_ignore_at_inference = [
+        "loss_dict",
+        "intermediate_landmarks",
+        "scales",
+        "scores",
+        "heatmaps",
+        "hidden_states",
+        "attentions",
+    ]
 
     backbone: str = "resnet18"
     backbone_kwargs: dict | None = None
@@ -74,28 +90,40 @@ class MTLDConfig(PreTrainedConfig):
     use_multiscale_transformer: bool = True
     use_heatmap_loss: bool = True
     use_structure_loss: bool = True
+    use_scale_head: bool = True
     heatmap_size: int | None = None
     heatmap_sigma: float = 1.5
     coordinate_loss_weight: float = 1.0
     heatmap_loss_weight: float = 10.0
     structure_loss_weight: float = 5.0
+    scale_loss_weight: float = 0.01
     num_neighbors: int = 5
     structure_distance: str = "squared"
 
     def __post_init__(self, **kwargs):
-        self.backbone_kwargs = dict(self.backbone_kwargs or {})
-        for name in sorted(RESERVED & self.backbone_kwargs.keys()):
-            raise ValueError(f"backbone_kwargs must not set {name}, but got {self.backbone_kwargs[name]!r}")
+        self.backbone_kwargs = check_backbone_kwargs(self.backbone_kwargs)
         if self.backbone_config is None:
-            self.backbone_config = TimmBackboneConfig(
-                backbone=self.backbone, out_indices=_stage_indices(self.backbone, self.backbone_kwargs)
-            )
+            self._check_numbers()
+            self.backbone = current_name(self.backbone)
+            indices = stage_indices(self.backbone, self.timm_kwargs, self.image_size)
+            self.backbone_config = TimmBackboneConfig(backbone=self.backbone, out_indices=indices)
         elif isinstance(self.backbone_config, dict):
             known = {key: value for key, value in self.backbone_config.items() if key != "model_type"}
             self.backbone_config = TimmBackboneConfig(**known)
         self.backbone = getattr(self.backbone_config, "backbone", None)
         self.check()
         super().__post_init__(**kwargs)
+
+    @property
+    def timm_kwargs(self) -> dict:
+        """What `timm.create_model` gets: `backbone_kwargs`, and `img_size` if the timm model is made for one size."""
+        return timm_kwargs(self.backbone, self.backbone_kwargs, self.image_size)
+
+    @property
+    def normalization(self) -> dict[str, list[float]]:
+        """`image_mean` and `image_std` that the backbone's pretrained weights expect, for `MTLDImageProcessor`."""
+        pretrained = pretrained_cfg(self.backbone)
+        return {"image_mean": list(pretrained.mean), "image_std": list(pretrained.std)}
 
     def check(self):
         """Raises the ValueErrors; the model asks again, as `from_pretrained` sets fields on what is built already."""
@@ -105,6 +133,7 @@ class MTLDConfig(PreTrainedConfig):
         self._check_landmarks()
 
     def _check_backbone(self):
+        check_backbone_kwargs(self.backbone_kwargs)
         config = self.backbone_config
         if not isinstance(config, TimmBackboneConfig) or not isinstance(config.backbone, str):
             raise ValueError(f"backbone_config must be a TimmBackboneConfig with a backbone, but got {config!r}")
@@ -121,7 +150,10 @@ class MTLDConfig(PreTrainedConfig):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, but got {value!r}")
-        for name in ("heatmap_sigma", "coordinate_loss_weight", "heatmap_loss_weight", "structure_loss_weight"):
+        for name in (
+            "heatmap_sigma",
+            *(f"{loss}_loss_weight" for loss in ("coordinate", "heatmap", "structure", "scale")),
+        ):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} must be a finite number of at least 0, but got {value!r}")
@@ -136,7 +168,7 @@ class MTLDConfig(PreTrainedConfig):
             )
 
     def _check_switches(self):
-        for name in ("use_multiscale_transformer", "use_heatmap_loss", "use_structure_loss"):
+        for name in ("use_multiscale_transformer", "use_heatmap_loss", "use_structure_loss", "use_scale_head"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, but got {getattr(self, name)!r}")
         if self.structure_distance not in ("squared", "euclidean"):
@@ -161,30 +193,14 @@ class MTLDConfig(PreTrainedConfig):
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
         """Writes config.json with all that the Auto classes and pipelines ask of it, and the code that they load.
 
-        `MTLDForFacialLandmarkDetection.save_pretrained` comes here before anything goes to the Hub.
+        Args:
+            push_to_hub: pushes these files too.
+            kwargs: options of `push_checkpoint`.
         """
-        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        super().save_pretrained(save_directory)
         complete_checkpoint(save_directory, self._name_or_path)
-
-
-def _stage_indices(backbone: str, backbone_kwargs: dict) -> list[int]:
-    """Indices of the backbone's feature maps at strides 8, 16 and 32; the last of each stride."""
-    import timm
-    import torch
-
-    if not isinstance(backbone, str) or not timm.is_model(backbone):
-        raise ValueError(f"backbone must be the name of a timm model (see timm.list_models()), but got {backbone!r}")
-    try:
-        with torch.device("meta"):
-            reductions = timm.create_model(backbone, features_only=True, **backbone_kwargs).feature_info.reduction()
-    except (RuntimeError, TypeError) as error:  # what timm raises where it knows no such argument, or no feature maps
-        raise ValueError(f"backbone {backbone!r} with backbone_kwargs {backbone_kwargs}: {error}") from error
-    missing = [stride for stride in STRIDES if stride not in reductions]
-    if missing:
-        raise ValueError(
-            f"backbone must have feature maps at strides {STRIDES}, but got {backbone!r} with those at {reductions}"
-        )
-    return [len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES]
+        if push_to_hub:
+            self._push(save_directory, files=CONFIGURATION_FILES, **kwargs)
 
 
 __all__ = ["MTLDConfig"]

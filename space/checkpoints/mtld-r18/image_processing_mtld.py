@@ -3,7 +3,10 @@
 import io
 import itertools
 import os
+import threading
+import warnings
 from collections.abc import Sequence
+from contextlib import contextmanager
 from typing import TypedDict
 from urllib.request import Request, urlopen
 
@@ -24,6 +27,8 @@ from .geometry_mtld import (
     transform_points,
     warp_image,
 )
+from .hub_mtld import PROCESSOR_FILES, PushToHub
+from .publishing_mtld import bring_code
 
 URL_TIMEOUT = 30  # seconds
 BLOCK_ROWS = 256  # arrays other than uint8 are converted by blocks, so that no float copy of a whole photo is made
@@ -31,10 +36,13 @@ MAX_CROP_SIZE = 8192  # pixels; OpenCV's warp takes images of less than 32,768, 
 MIN_BOX_SIDE = 0.01  # pixels of the photo
 MAX_BOX_RATIO = 20  # longer side of a box over the longer side of its photo
 FILE_KEYS = ("auto_map", "image_processor_type", "processor_class")  # what transformers adds to the settings' file
-SCORE_DISTANCE = 0.02  # fraction of the crop at which the heuristic score has fallen to 1/e
+
+_reading = threading.Lock()  # the filters of warnings are the whole process's
 
 
-def load_rgb(image, name: str = "image", input_data_format=None, do_convert_rgb: bool = True) -> np.ndarray:
+def load_rgb(
+    image, name: str = "image", input_data_format=None, do_convert_rgb: bool = True, timeout: float = URL_TIMEOUT
+) -> np.ndarray:
     """Any image as (H, W, 3) uint8 RGB, upright.
 
     - A path, an http(s) or data URL, or a PIL image of any mode: its EXIF orientation is applied; of an animation the
@@ -51,14 +59,15 @@ def load_rgb(image, name: str = "image", input_data_format=None, do_convert_rgb:
         name: what error messages call it.
         input_data_format: "channels_first" or "channels_last", for arrays and tensors.
         do_convert_rgb: False refuses an image that is not RGB already.
+        timeout: seconds to wait for a URL.
 
     Raises:
         ValueError: naming the image or file, if it is missing, broken, empty, of another type or shape, holds NaN,
-            or values out of range.
+            values out of range, or, in a file, more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     if isinstance(image, str | os.PathLike):
         shown = f"{name} {_shorten(os.fspath(image))}"
-        with _open_picture(os.fspath(image), shown) as picture:
+        with _open_picture(os.fspath(image), shown, timeout) as picture:
             return _pil_to_rgb(picture, shown, do_convert_rgb)
     if isinstance(image, Image.Image):
         return _pil_to_rgb(image, name, do_convert_rgb)
@@ -71,20 +80,31 @@ def _shorten(source: str) -> str:
     return repr(source if len(source) <= 200 else f"{source[:80]}...")  # a data URL holds the whole picture
 
 
-def _open_picture(source: str, name: str) -> Image.Image:
+@contextmanager
+def _pil_warnings():
+    """PIL's warning of a huge picture is an error. Its others are of damaged metadata and tell nothing of pixels."""
+    with _reading, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+        warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+        yield
+
+
+def _open_picture(source: str, name: str, timeout: float) -> Image.Image:
     is_url = isinstance(source, str) and source.lower().startswith(("http://", "https://", "data:"))
     if not is_url and not os.path.isfile(source):
         found = "a directory" if os.path.isdir(source) else "no such file"
         raise ValueError(f"{name} must be a readable picture, but got {found}")
     try:
-        return Image.open(io.BytesIO(_download(source)) if is_url else source)
+        file = io.BytesIO(_download(source, timeout)) if is_url else source
+        with _pil_warnings():
+            return Image.open(file)
     except Exception as error:  # PIL's readers, and URLs, raise nearly anything
         raise ValueError(f"{name} must be a readable picture, but got {_describe(error)}") from error
 
 
-def _download(url: str) -> bytes:
+def _download(url: str, timeout: float) -> bytes:
     request = Request(url, headers={"User-Agent": "mtld"})  # some hosts refuse urllib's own name
-    with urlopen(request, timeout=URL_TIMEOUT) as response:
+    with urlopen(request, timeout=timeout) as response:
         return response.read()
 
 
@@ -97,8 +117,9 @@ def _pil_to_rgb(image: Image.Image, name: str, do_convert_rgb: bool) -> np.ndarr
     if not do_convert_rgb and image.mode != "RGB":
         raise ValueError(f"{name} must be RGB where do_convert_rgb is False, but got the mode {image.mode!r}")
     try:
-        image.load()
-        image = _upright(image)
+        with _pil_warnings():
+            image.load()
+            image = _upright(image)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # `convert` would clip these to 255
             image = np.asarray(image)
         else:
@@ -131,8 +152,7 @@ def _convert_to_rgb(image: Image.Image) -> Image.Image:
 
 def _array_to_rgb(array, name: str, input_data_format, do_convert_rgb: bool) -> np.ndarray:
     channels_first = isinstance(array, torch.Tensor)
-    if isinstance(array, torch.Tensor):
-        array = _tensor_to_array(array, name)
+    array = _tensor_to_array(array, name) if channels_first else np.asarray(array)  # a plain one of its subclasses
     if input_data_format is not None:
         if input_data_format not in ("channels_first", "channels_last"):  # ChannelDimension's members are strings too
             raise ValueError(
@@ -151,8 +171,8 @@ def _array_to_rgb(array, name: str, input_data_format, do_convert_rgb: bool) -> 
 
 
 def _tensor_to_array(tensor: torch.Tensor, name: str) -> np.ndarray:
-    tensor = tensor.detach().cpu()
     try:
+        tensor = tensor.detach().cpu()
         return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"{name} must be a plain tensor, but got {_describe(error)}") from error
@@ -217,7 +237,7 @@ class MTLDImageProcessorKwargs(TypedDict, total=False):
     box_enlargement: float
 
 
-class MTLDImageProcessor(BaseImageProcessor):
+class MTLDImageProcessor(PushToHub, BaseImageProcessor):
     """Cuts faces out of photos for the landmark model, and maps its landmarks back to the photos.
 
     Every setting can also be given to a single call.
@@ -321,9 +341,7 @@ class MTLDImageProcessor(BaseImageProcessor):
         height, width = photo.shape[:2]
         if boxes is None:
             return [crop_matrix((-0.5, -0.5, width - 0.5, height - 0.5), self._side, enlargement=1)]
-        if not _is_list(boxes):
-            raise ValueError(f"{name} must be a list of boxes (x0, y0, x1, y1), but got {boxes!r}")
-        checked = [_check_photo_box(box, width, height, f"{name}[{index}]") for index, box in enumerate(boxes)]
+        checked = check_photo_boxes(boxes, width, height, name)
         return [crop_matrix(box, self._side, self.box_enlargement) for box in checked]
 
     def normalize_crop(self, crop: np.ndarray) -> np.ndarray:
@@ -342,13 +360,9 @@ class MTLDImageProcessor(BaseImageProcessor):
     def post_process_landmark_detection(self, outputs, inputs) -> list[list[dict[str, torch.Tensor]]]:
         """Maps the model's landmarks back to the photos.
 
-        `scores` is exp(-d / 0.02), where d is the distance between the positions that the last two decoder layers give
-        to a landmark, as a fraction of the crop; 1 where the model has a single layer. It is a heuristic of how
-        settled a landmark is, not a probability.
-
         Args:
-            outputs: of the model, with `landmarks` (faces, K, 2), fractions of the crop, and, where the model has
-                several decoder layers, `intermediate_landmarks` (faces, layers, K, 2).
+            outputs: of the model, with `landmarks` (faces, K, 2), fractions of the crop, and `scores` (faces, K); None
+                of a model without a scale head, which gives scores of 1.
             inputs: what the processor returned for these faces.
 
         Returns:
@@ -371,12 +385,27 @@ class MTLDImageProcessor(BaseImageProcessor):
                 f" face_counts, but got {len(landmarks)}"
             )
         pixels = fractions_to_pixels(landmarks, inputs["pixel_values"].shape[-1])
-        scores = _settledness(landmarks, getattr(outputs, "intermediate_landmarks", None))
+        scores = _check_scores(getattr(outputs, "scores", None), landmarks)
         faces = iter(
             _describe_face(transform_points(invert_matrix(matrix), points), face_scores)
             for matrix, points, face_scores in zip(matrices, pixels, scores)
         )
         return [list(itertools.islice(faces, count)) for count in inputs["face_counts"]]
+
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs) -> list[str]:
+        """Writes preprocessor_config.json and the code that the Auto classes need, the network's too.
+
+        That is what the Trainer pushes beside the weights while it trains.
+
+        Args:
+            push_to_hub: pushes these files too.
+            kwargs: options of `push_checkpoint`.
+        """
+        written = super().save_pretrained(save_directory)
+        bring_code(save_directory)
+        if push_to_hub:
+            self._push(save_directory, files=PROCESSOR_FILES, **kwargs)
+        return written
 
 
 def _check_size(size) -> dict[str, int]:
@@ -409,15 +438,38 @@ def _wants_tensor(return_tensors) -> bool:
 
 def _list_photos(images, boxes) -> list[tuple]:
     """(image, its boxes, and what error messages call both) of every photo."""
-    boxes = _untensor(boxes)
+    boxes = _untensor(boxes, "boxes")
     if not (images.ndim == 4 if isinstance(images, np.ndarray | torch.Tensor) else _is_list(images)):
         return [(images, boxes, "image", "boxes")]
-    if boxes is None:
-        boxes = [None] * len(images)
-    if not _is_list(boxes) or len(boxes) != len(images):
-        found = f"{len(boxes)} of them" if _is_list(boxes) else repr(boxes)
-        raise ValueError(f"boxes must be one list for each of the {len(images)} images, but got {found}")
+    boxes = boxes_by_photo(boxes, len(images))
     return [(image, boxes[i], f"images[{i}]", f"boxes[{i}]") for i, image in enumerate(images)]
+
+
+def boxes_by_photo(boxes, count: int) -> Sequence:
+    """What there is of `boxes` for each of `count` photos: a list of boxes each, or None.
+
+    Raises:
+        ValueError: if there are not as many.
+    """
+    if boxes is None:
+        return [None] * count
+    if not _is_list(boxes) or len(boxes) != count:
+        found = f"{len(boxes)} of them" if _is_list(boxes) else repr(boxes)
+        raise ValueError(f"boxes must be one list for each of the {count} images, but got {found}")
+    return boxes
+
+
+def check_photo_boxes(boxes, width: int, height: int, name: str = "boxes") -> list[np.ndarray]:
+    """Returns `boxes`, a list of them or (N, 4), as float64 arrays (4,), each of a photo of `width` x `height`.
+
+    Raises:
+        ValueError: naming the box, if it has no area, is not finite, lies beside the photo or is more than 20 times as
+            large.
+    """
+    boxes = _untensor(boxes, name)
+    if not _is_list(boxes):
+        raise ValueError(f"{name} must be a list of boxes (x0, y0, x1, y1), but got {boxes!r}")
+    return [_check_photo_box(box, width, height, f"{name}[{index}]") for index, box in enumerate(boxes)]
 
 
 def _is_list(value) -> bool:
@@ -426,11 +478,11 @@ def _is_list(value) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-def _untensor(value):
+def _untensor(value, name: str):
     """Tensors, alone or in nested lists, to numpy."""
     if isinstance(value, torch.Tensor):
-        return _to_float64(value)
-    return [_untensor(item) for item in value] if isinstance(value, list | tuple) else value
+        return _tensor_to_array(value, name)
+    return [_untensor(item, name) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _to_float64(value) -> np.ndarray:
@@ -451,16 +503,12 @@ def _check_photo_box(box, width: int, height: int, name: str) -> np.ndarray:
     return checked
 
 
-def _settledness(landmarks: np.ndarray, intermediate_landmarks) -> np.ndarray:
+def _check_scores(scores, landmarks: np.ndarray) -> np.ndarray:
     """Scores (faces, K), see `MTLDImageProcessor.post_process_landmark_detection`."""
-    if intermediate_landmarks is None:
-        return np.ones(landmarks.shape[:2])
-    layers = _to_float64(intermediate_landmarks)
-    if layers.ndim != 4 or layers.shape[1] == 0 or layers[:, 0].shape != landmarks.shape:
-        expected = f"({landmarks.shape[0]}, layers, {landmarks.shape[1]}, 2)"
-        raise ValueError(f"outputs.intermediate_landmarks must be {expected}, but got {layers.shape}")
-    before = layers[:, -2] if layers.shape[1] > 1 else layers[:, -1]
-    return np.exp(-np.linalg.norm(layers[:, -1] - before, axis=-1) / SCORE_DISTANCE)
+    scores = np.ones(landmarks.shape[:2]) if scores is None else _to_float64(scores)
+    if scores.shape != landmarks.shape[:2]:
+        raise ValueError(f"outputs.scores must be {landmarks.shape[:2]}, one a landmark, but got {scores.shape}")
+    return scores
 
 
 def _describe_face(points: np.ndarray, scores: np.ndarray) -> dict[str, torch.Tensor]:

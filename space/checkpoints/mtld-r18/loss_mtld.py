@@ -1,4 +1,4 @@
-"""The three losses of MTLD (Sections 3.3 and 3.4) as free functions, and their sum (Eq. 5).
+"""The three losses of MTLD (Sections 3.3 and 3.4) as free functions, their sum (Eq. 5), and that of the confidence.
 
 Predictions and labels are (batch, layers, K, 2) and (batch, K, 2) in fractions of the crop. A label that is NaN is not
 annotated: it is left out of every mean. All of it is meant to run in float32, outside autocast.
@@ -80,11 +80,36 @@ def structure_loss(
     return _masked_mean(errors, usable[:, None].expand_as(errors))
 
 
-def mtld_loss(config, labels, intermediate_landmarks, heatmaps=None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def scale_loss(
+    scales: torch.Tensor, landmarks: torch.Tensor, labels: torch.Tensor, usual_error: torch.Tensor
+) -> torch.Tensor:
+    """Negative log-likelihood of the errors under Laplace distributions, beside that of one scale a landmark.
+
+    It is below 0 where `scales` tell more than the landmark's usual error does. Its unit is nats a landmark. It is not
+    in the paper, and has no gradient for `landmarks`.
+
+    Args:
+        scales: (batch, K), of x and y, fractions of the crop.
+        landmarks: (batch, K, 2), fractions of the crop.
+        labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
+        usual_error: (K,), mean of |dx| + |dy|, a fraction of the crop; its half is the scale compared with.
+    """
+    errors = (landmarks.detach() - labels.nan_to_num(posinf=0, neginf=0)).abs().sum(dim=-1)
+    usual = usual_error / 2
+    excess = 2 * torch.log(scales / usual) + errors / scales - errors / usual
+    return _masked_mean(excess, _annotated(labels))
+
+
+def mtld_loss(
+    config, labels, intermediate_landmarks, heatmaps=None, scales=None, usual_error=None
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Eq. 5: the weighted sum of the losses that the configuration switches on, and each of them before its weight.
 
+    Where there are `scales`, `scale_loss` is among them.
+
     Returns:
-        The total, a scalar, and `{"coordinate": ..., "heatmap": ..., "structure": ...}` without gradient.
+        The total, a scalar, and `{"coordinate": ..., "heatmap": ..., "structure": ..., "scale": ...}` without
+        gradient.
     """
     losses = {"coordinate": coordinate_loss(intermediate_landmarks, labels)}
     if heatmaps is not None:
@@ -93,6 +118,8 @@ def mtld_loss(config, labels, intermediate_landmarks, heatmaps=None) -> tuple[to
         losses["structure"] = structure_loss(
             intermediate_landmarks, labels, config.num_neighbors, config.structure_distance
         )
+    if scales is not None:
+        losses["scale"] = scale_loss(scales, intermediate_landmarks[:, -1], labels, usual_error)
     total = sum(getattr(config, f"{name}_loss_weight") * value for name, value in losses.items())
     return total, {name: value.detach() for name, value in losses.items()}
 

@@ -6,18 +6,26 @@ Decoder, heatmap branch, and the model that puts them together. Image positions 
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel, TimmBackbone
+from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput
+from transformers.processing_utils import Unpack
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .configuration_mtld import STRIDES, MTLDConfig
+from .backbone_mtld import STRIDES, build_backbone, fixed_size, is_channels_last, read_pretrained
+from .confidence_mtld import USUAL_ERROR, MTLDScaleHead
+from .configuration_mtld import MTLDConfig
+from .hub_mtld import PUSH_OPTIONS, PushToHub
 from .loss_mtld import mtld_loss
+from .model_card_mtld import inherited, write_model_card
 
 
 @dataclass
@@ -30,6 +38,11 @@ class MTLDOutput(ModelOutput):
         landmarks: (batch, K, 2) float32, (x, y) as fractions of the crop: pixel x of a crop W wide is (x + 0.5) / W.
         intermediate_landmarks: (batch, layers, K, 2) float32, the positions after each decoder layer; the last are
             `landmarks`.
+        scales: (batch, K) float32, how far off each landmark is likely to be: scale b of a Laplace distribution around
+            its x and y, as a fraction of the crop. The expected |dx| + |dy| is 2 b.
+        scores: (batch, K) float32 in [0, 1], the confidence in each landmark: the probability, by `scales`, that
+            |dx| + |dy| is at most 1.5 times what is usual for this landmark on the training faces. Their mean is a
+            score of the face.
         heatmaps: (batch, K, heatmap_size, heatmap_size); where labels were given and the branch is on.
         hidden_states: on request, the landmark queries after each decoder layer, each (batch, K, hidden_size).
         attentions: on request, the cross-attention of each decoder layer, each (batch, heads, K, tokens). The tokens
@@ -40,6 +53,8 @@ class MTLDOutput(ModelOutput):
     loss_dict: dict | None = None
     landmarks: torch.FloatTensor | None = None
     intermediate_landmarks: torch.FloatTensor | None = None
+    scales: torch.FloatTensor | None = None
+    scores: torch.FloatTensor | None = None
     heatmaps: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
@@ -115,7 +130,7 @@ class MTLDFeedForward(nn.Module):
         return self.norm(states + self.fc2(F.relu(self.fc1(states))))
 
 
-class MTLDPyramidLevel(nn.Module):
+class MTLDPyramidLevel(GradientCheckpointingLayer):
     """One level of Feature Pyramid Attention (Fig. 2a, Eq. 1).
 
     Queries are all cells of this level; keys and values are its product with the output of the level before, at the
@@ -151,7 +166,7 @@ class MTLDPyramidLevel(nn.Module):
         return self.feed_forward(self.attention_norm(states + mixed))
 
 
-class MTLDEncoderLayer(nn.Module):
+class MTLDEncoderLayer(GradientCheckpointingLayer):
     """One transformer encoder layer of the Feature Fusion Encoder, over tokens that carry their positions."""
 
     def __init__(self, config: MTLDConfig):
@@ -223,7 +238,7 @@ class MTLDLandmarkHead(nn.Module):
             return self.out(F.relu(self.fc2(F.relu(self.fc1(states))))).float()
 
 
-class MTLDDecoderLayer(nn.Module):
+class MTLDDecoderLayer(GradientCheckpointingLayer):
     """One layer of the Landmark Decoder (Fig. 2b): queries meet each other, then the tokens, then their head."""
 
     def __init__(self, config: MTLDConfig):
@@ -243,15 +258,15 @@ class MTLDDecoderLayer(nn.Module):
             tokens: (batch, tokens, hidden).
 
         Returns:
-            The refined queries and landmarks, and the attention weights (batch, heads, K, tokens) or None.
+            The refined queries and landmarks.
         """
         positions = position_embedding(landmarks, queries.shape[-1]).to(queries.dtype)
         placed = queries + positions
         mixed, _ = self.self_attention(placed, placed, queries)
         queries = self.self_attention_norm(queries + mixed)
-        mixed, weights = self.cross_attention(queries + positions, tokens, tokens, output_attentions)
+        mixed, _ = self.cross_attention(queries + positions, tokens, tokens, output_attentions)
         queries = self.feed_forward(self.cross_attention_norm(queries + mixed))
-        return queries, landmarks + self.head(queries), weights
+        return queries, landmarks + self.head(queries)
 
 
 class MTLDLandmarkDecoder(nn.Module):
@@ -267,20 +282,17 @@ class MTLDLandmarkDecoder(nn.Module):
         self.layers = nn.ModuleList(MTLDDecoderLayer(config) for _ in range(config.decoder_layers))
 
     def forward(self, coarse, fine, output_attentions: bool = False):
-        """coarse, fine: tokens (batch, n, hidden). Returns landmarks (batch, layers, K, 2) float32, and for each layer
-        its queries and attentions."""
+        """coarse, fine: tokens (batch, n, hidden). Returns landmarks (batch, layers, K, 2) float32."""
         queries = self.queries.to(coarse.dtype).expand(coarse.shape[0], -1, -1)
         landmarks = self.mean_face.float().expand(coarse.shape[0], -1, -1)
         tokens, both = coarse, torch.cat([coarse, fine], dim=1)
-        positions, hidden_states, attentions = [], [], []
+        positions = []
         for layer in self.layers:
             # Each head learns to mend what it is given; it does not teach the one before.
-            queries, landmarks, weights = layer(queries, landmarks, tokens, output_attentions)
+            queries, landmarks = layer(queries, landmarks, tokens, output_attentions)
             positions.append(landmarks)
-            hidden_states.append(queries)
-            attentions.append(weights)
             landmarks, tokens = landmarks.detach(), both
-        return torch.stack(positions, dim=1), tuple(hidden_states), tuple(attentions)
+        return torch.stack(positions, dim=1)
 
 
 class MTLDBaseHead(nn.Module):
@@ -319,15 +331,20 @@ class MTLDHeatmapBranch(nn.Module):
         return F.pixel_shuffle(self.out(F.relu(self.norm(self.conv(fused)))), self.upscale).float()
 
 
-class MTLDPreTrainedModel(PreTrainedModel):
+class MTLDPreTrainedModel(PushToHub, PreTrainedModel):
     config_class = MTLDConfig
     base_model_prefix = "mtld"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    # Else the Trainer would not average the loss over accumulated batches: it takes `**ignored` for what it passes.
+    # Else the Trainer would not average the loss over accumulated batches: it takes `**kwargs` for what it passes.
     accepts_loss_kwargs = False
+    supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _keep_in_fp32_modules_strict = ["head", "mean_face"]
+    _can_record_outputs = {  # what `output_hidden_states` and `output_attentions` ask for
+        "hidden_states": OutputRecorder(MTLDDecoderLayer, capture_initial_hidden_state=False),
+        "attentions": OutputRecorder(MTLDAttention, index=1, layer_name="cross_attention"),
+    }
+    _keep_in_fp32_modules_strict = ["head", "mean_face", "scale_head"]
     _no_split_modules = ["MTLDPyramidLevel", "MTLDEncoderLayer", "MTLDDecoderLayer"]
     # A released checkpoint does not hold the heatmap branch.
     _keys_to_ignore_on_load_missing = [r"^heatmap_branch\."]
@@ -360,6 +377,10 @@ class MTLDPreTrainedModel(PreTrainedModel):
                 init.copy_(layer.cross_attention.k_proj.weight, layer.cross_attention.q_proj.weight)
         elif isinstance(module, MTLDBaseHead):
             init.constant_(module.mean_face, 0.5)
+        elif isinstance(module, MTLDScaleHead):
+            init.normal_(module.landmark_embedding, std=0.1)
+            init.constant_(module.usual_error, USUAL_ERROR)
+            init.zeros_(module.out.weight)  # a new one predicts the usual errors
 
 
 class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
@@ -375,7 +396,9 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
     def __init__(self, config: MTLDConfig):
         config.check()
         super().__init__(config)
-        self.backbone = TimmBackbone(config.backbone_config, **config.backbone_kwargs)
+        self.backbone = build_backbone(config.backbone_config, config.timm_kwargs)
+        self.channels_last = is_channels_last(self.backbone._backbone)
+        self.fixed_size = fixed_size(self.backbone._backbone)
         channels = list(self.backbone.channels)
         if config.use_multiscale_transformer:
             self.encoder = MTLDMultiscaleEncoder(config, channels)
@@ -384,48 +407,52 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
             self.decoder = MTLDBaseHead(config, channels)
         if config.use_heatmap_loss:
             self.heatmap_branch = MTLDHeatmapBranch(config, channels)
+        if config.use_scale_head:
+            # Last, and drawn in `post_init` alone: the others start from the same random weights with it and without.
+            with init.no_init_weights():
+                self.scale_head = MTLDScaleHead(config, channels)
         self.post_init()
 
+    @capture_outputs
     def forward(
-        self,
-        pixel_values: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        return_dict: bool | None = None,
-        **ignored,
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> MTLDOutput:
         """
         Args:
             pixel_values: (batch, 3, H, W), crops as `MTLDImageProcessor` makes them; H and W multiples of 32.
             labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
-            ignored: what else the processor returns.
+            kwargs: `output_hidden_states`, `output_attentions` and `return_dict`, by default as in the configuration.
+                What else the processor returns is ignored.
 
         Raises:
-            ValueError: if `pixel_values` or `labels` have another shape, or H or W is not a multiple of 32.
+            ValueError: if `pixel_values` or `labels` have another shape, H or W is not a multiple of 32, or they are
+                not those of a backbone made for one size.
         """
         self._check_inputs(pixel_values, labels)
-        feature_maps = self.backbone(pixel_values).feature_maps
-        hidden_states, attentions = (), ()
+        feature_maps = self.backbone(pixel_values, output_hidden_states=False, output_attentions=False).feature_maps
+        if self.channels_last:
+            feature_maps = [feature_map.permute(0, 3, 1, 2) for feature_map in feature_maps]
         if self.config.use_multiscale_transformer:
-            landmarks, hidden_states, attentions = self.decoder(*self.encoder(feature_maps), bool(output_attentions))
+            output_attentions = bool(kwargs.get("output_attentions", self.config.output_attentions))
+            landmarks = self.decoder(*self.encoder(feature_maps), output_attentions)
         else:
             landmarks = self.decoder(feature_maps)
-        loss, loss_dict, heatmaps = None, None, None
+        loss, loss_dict, heatmaps, scales, scores, usual_error = None, None, None, None, None, None
+        if self.config.use_scale_head:
+            scales, scores, usual_error = self.scale_head(feature_maps, landmarks[:, -1], labels)
         if labels is not None:
             heatmaps = self.heatmap_branch(feature_maps) if self.config.use_heatmap_loss else None
             with torch.autocast(pixel_values.device.type, enabled=False):
-                loss, loss_dict = mtld_loss(self.config, labels.float(), landmarks, heatmaps)
-        output = MTLDOutput(
+                loss, loss_dict = mtld_loss(self.config, labels.float(), landmarks, heatmaps, scales, usual_error)
+        return MTLDOutput(
             loss=loss,
             loss_dict=loss_dict,
             landmarks=landmarks[:, -1],
             intermediate_landmarks=landmarks,
+            scales=scales,
+            scores=scores,
             heatmaps=heatmaps,
-            hidden_states=hidden_states if output_hidden_states else None,
-            attentions=attentions if output_attentions else None,
         )
-        return output if return_dict is not False else output.to_tuple()
 
     def _check_inputs(self, pixel_values, labels):
         if pixel_values.ndim != 4 or 0 in pixel_values.shape[-2:]:
@@ -433,6 +460,9 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         height, width = pixel_values.shape[-2:]
         if height % STRIDES[-1] or width % STRIDES[-1]:
             raise ValueError(f"pixel_values must have sides that are multiples of 32, but got {height} x {width}")
+        if self.fixed_size not in (None, (height, width)):
+            fixed = " x ".join(map(str, self.fixed_size))
+            raise ValueError(f"pixel_values must be {fixed} for this backbone, but got {height} x {width}")
         expected = (pixel_values.shape[0], self.config.num_landmarks, 2)
         if labels is not None and tuple(labels.shape) != expected:
             raise ValueError(f"labels must be of shape {expected} (batch, K, 2), but got {tuple(labels.shape)}")
@@ -455,46 +485,46 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         Raises:
             ValueError: if `file` cannot be read, or is not of this backbone.
         """
+        config = self.config.backbone_config
         try:
-            weights = self._read_backbone_weights(file)
-            # timm leaves at random, without a word, what it does not find in a file.
-            with torch.random.fork_rng(devices=[]):
-                again = self._read_backbone_weights(file)
-            random = [name for name, value in weights.items() if not torch.equal(value, again[name])]
-            if random:
-                raise ValueError(f"it lacks {random[0]} and {len(random) - 1} others")
+            weights = read_pretrained(config.backbone, self.config.timm_kwargs, config.out_indices, file)
         except Exception as error:  # timm, safetensors, pickle and the Hub each raise their own
-            raise ValueError(
-                f"backbone weights of {self.config.backbone!r} from {file or 'the Hub'}: {error}"
-            ) from error
+            raise ValueError(f"backbone weights of {config.backbone!r} from {file or 'the Hub'}: {error}") from error
         self.backbone._backbone.load_state_dict(weights)
 
-    def _read_backbone_weights(self, file: str | None) -> dict[str, torch.Tensor]:
-        config = self.config.backbone_config
-        overlay = {"pretrained_cfg_overlay": {"file": str(file)}} if file is not None else {}
-        pretrained = timm.create_model(
-            config.backbone,
-            pretrained=True,
-            features_only=True,
-            out_indices=config.out_indices,
-            **self.config.backbone_kwargs,
-            **overlay,
-        )
-        return pretrained.state_dict()
+    def save_pretrained(
+        self,
+        save_directory,
+        is_main_process: bool = True,
+        state_dict: dict | None = None,
+        push_to_hub: bool = False,
+        **kwargs,
+    ):
+        """Writes weights without the heatmap branch, configuration, model card, and the code that AutoModel needs.
 
-    def save_pretrained(self, save_directory, is_main_process: bool = True, state_dict: dict | None = None, **kwargs):
-        """Writes weights without the heatmap branch, configuration, and the code that AutoModel needs from the Hub.
+        The card of the checkpoint that the model was loaded from goes with it as long as the weights are the same.
 
-        The arguments are those of `PreTrainedModel.save_pretrained`.
+        Args:
+            save_directory, is_main_process, state_dict: as in `PreTrainedModel.save_pretrained`. The Trainer's
+                `checkpoint-...` keep the heatmap branch: a training goes on from them.
+            push_to_hub: pushes what is in the directory too.
+            kwargs: its other options, and those of `push_checkpoint`.
 
         Raises:
             ValueError: if `save_directory` is a file.
         """
         if os.path.isfile(save_directory):
             raise ValueError(f"save_directory must be a directory, but got the file {save_directory}")
+        hub = {name: kwargs.pop(name) for name in PUSH_OPTIONS if name in kwargs}
         weights = self.state_dict() if state_dict is None else state_dict
-        kept = {name: value for name, value in weights.items() if not name.startswith("heatmap_branch.")}
-        super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=kept, **kwargs)
+        if not Path(save_directory).name.startswith(f"{PREFIX_CHECKPOINT_DIR}-"):
+            weights = {name: value for name, value in weights.items() if not name.startswith("heatmap_branch.")}
+        known = inherited(self.config, weights) if is_main_process else ()
+        super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=weights, **kwargs)
+        if is_main_process:
+            write_model_card(save_directory, self.config, *known)
+            if push_to_hub:
+                self._push(save_directory, **hub)
 
 
 __all__ = ["MTLDForFacialLandmarkDetection", "MTLDOutput", "MTLDPreTrainedModel"]

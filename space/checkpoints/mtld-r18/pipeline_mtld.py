@@ -1,23 +1,33 @@
 """`pipeline("facial-landmark-detection")`: a photo in, the landmarks of its faces out."""
 
+import itertools
+from collections.abc import Mapping
+from operator import itemgetter
+from types import GeneratorType
+
 import numpy as np
+from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 
 from .face_detection_mtld import box_overlap, detect_faces
-from .image_processing_mtld import load_rgb
+from .flip_mtld import flip_order, predict_with_flip
+from .image_processing_mtld import URL_TIMEOUT, boxes_by_photo, check_photo_boxes, load_rgb
 
+WHOLE = "whole"
+PLACE = "place_among_photos"  # key of an item, for error messages
+FACE_BATCH_SIZE = 64
 FOUND_OVERLAP = 0.25  # intersection over union with the detector's box, below which found landmarks are not trusted
-# Mean move of a face's landmarks from the first crop to the second, over the longer side of their box, above which it
-# is none. With a network of 6 epochs, 96 of 97 real faces stayed below, and 11 of 37 false ones.
-STEADY_MOVE = 0.05
+# Of a face, below which what the detector found is none. Of what the Haar cascades find on 300W, 193 faces that the
+# network was not trained with score 0.60 to 0.91, 145 of its training 0.65 to 0.91, and 9 false ones 0.38 to 0.49.
+MIN_SCORE = 0.55
 
 
 class FacialLandmarkDetectionPipeline(Pipeline):
     """Finds faces and their landmarks.
 
     A face that the detector found is cropped a second time, around the landmarks first found, as the detector's boxes
-    are rougher than those the network was trained with. Where the landmarks then do not stay in place there was no
-    face, and it is dropped. Given boxes are taken as they are, and all of them give a face.
+    are rougher than those the network was trained with. Where the score is then low there was no face, and it is
+    dropped. Given boxes are taken as they are, and all of them give a face.
     """
 
     _load_image_processor = True
@@ -36,70 +46,116 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         """
         Args:
             images: a photo of any kind the processor takes (path, URL, PIL image, array, tensor), or a list, data
-                set or generator of them.
-            boxes: landmark boxes (x0, y0, x1, y1) in pixels of the upright photo, where the centre of the top-left
-                pixel is (0, 0): for one photo a list of them, for a list of photos a list of such lists, each possibly
-                empty. None, also for a single photo of the list, looks for the faces.
-            kwargs: `batch_size` (photos) and `num_workers`, as in every pipeline.
+                set or generator of them. {"image": photo, "boxes": boxes} will do for a photo too.
+            boxes: where the faces are. None, also for a single photo of a list, looks for them. "whole" takes each
+                photo as one face: the crop is the square around the photo. Else landmark boxes (x0, y0, x1, y1) in
+                pixels of the upright photo, where the centre of the top-left pixel is (0, 0): for one photo a list of
+                them, for a list or data set of photos a list of such lists, each possibly empty.
+            kwargs: any of these, which `pipeline(…)` takes too, for all calls:
+                `flip` (False): average with the mirror image of each face, which takes up to twice as long;
+                `min_score` (0.55): of a face that was looked for, below which it is dropped;
+                `batch_size` (1): photos read at a time, whose faces go through the network together;
+                `face_batch_size` (64): faces that do so at most, mirror images included;
+                `timeout` (30): seconds to wait for a URL;
+                `num_workers` (0): processes that read photos and look for faces.
 
         Returns:
             For each photo the list of its faces, the largest first where they were looked for, else in the order of
             `boxes`: {"score": mean of the landmarks' scores, "box": {"xmin", "ymin", "xmax", "ymax"} tight around the
             landmarks, "landmarks": [{"label": name or else index, "x", "y", "score"}, …]}, in pixels of the photo, as
-            plain floats. A photo without a face gives an empty list; one photo gives its list alone.
+            plain floats. A photo without a face gives an empty list. One photo gives its list alone, a data set or
+            generator an iterator over the lists.
 
         Raises:
             ValueError: if a photo cannot be read, a box is not one or lies beside its photo, or there are not as many
-                lists of boxes as photos.
+                lists of boxes as photos; where there are several photos, it names the one. With `flip`, if the
+                model's configuration has no `flip_pairs`.
         """
+        if isinstance(boxes, str):
+            boxes, kwargs["boxes"] = None, boxes
         if getattr(images, "ndim", 0) == 4 or isinstance(images, tuple):
             images = list(images)
         if isinstance(images, list):
-            items = [{"image": image, "boxes": own} for image, own in zip(images, _boxes_by_photo(images, boxes))]
-            return super().__call__(items, **kwargs) if items else []
-        return super().__call__(images if boxes is None else {"image": images, "boxes": boxes}, **kwargs)
+            return list(super().__call__(_Photos(images, boxes), **kwargs))
+        if isinstance(images, Dataset) and not isinstance(images, IterableDataset):
+            return super().__call__(_Photos(images, boxes), **kwargs)
+        if not isinstance(images, GeneratorType | IterableDataset):
+            return super().__call__(images if boxes is None else {"image": images, "boxes": boxes}, **kwargs)
+        if boxes is not None:
+            raise ValueError(f"boxes must come with each photo, {{'image', 'boxes'}}, of a stream, but got {boxes!r}")
+        if isinstance(images, GeneratorType):
+            images = (_number(image, None, index) for index, image in enumerate(images))
+        return super().__call__(images, **kwargs)
 
-    def _sanitize_parameters(self):
-        return {}, {}, {}
+    def _sanitize_parameters(self, boxes=None, timeout=None, flip=None, face_batch_size=None, min_score=None):
+        if boxes is not None and not (isinstance(boxes, str) and boxes == WHOLE):
+            raise ValueError(f"boxes must be a list or {WHOLE!r}, but got {boxes!r}")
+        if flip is not None and not isinstance(flip, bool):
+            raise ValueError(f"flip must be True or False, but got {flip!r}")
+        if flip:
+            flip_order(self.model.config.flip_pairs, self.model.config.num_landmarks)
+        if face_batch_size is not None and (type(face_batch_size) is not int or face_batch_size < 1):
+            raise ValueError(f"face_batch_size must be a whole number of at least 1, but got {face_batch_size!r}")
+        is_number = isinstance(min_score, int | float) and not isinstance(min_score, bool)
+        if min_score is not None and not (is_number and 0 <= min_score <= 1):
+            raise ValueError(f"min_score must be a number from 0 to 1, but got {min_score!r}")
+        preprocess = {"boxes": boxes, "timeout": timeout}
+        forward = {"flip": flip, "face_batch_size": face_batch_size, "min_score": min_score}
+        return _without_none(preprocess), _without_none(forward), {}
 
-    def preprocess(self, image):
-        boxes = None
-        if isinstance(image, dict):
-            image, boxes = image["image"], image["boxes"]
-        photo = load_rgb(image)
-        return {"photo": photo, "boxes": detect_faces(photo)[0] if boxes is None else boxes, "detected": boxes is None}
+    def preprocess(self, image, boxes=None, timeout=URL_TIMEOUT):
+        item = image if isinstance(image, Mapping) else {"image": image}
+        place = item.get(PLACE, "")
+        name = f"images{place}" if place else "image"
+        if "image" not in item:
+            found = [key for key in item if key not in ("boxes", PLACE)]
+            raise ValueError(f"{name} must be a photo, or a dict with the key 'image', but got one with {found}")
+        photo = load_rgb(item["image"], name, timeout=timeout)
+        own = boxes if item.get("boxes") is None else item["boxes"]
+        if own is None:
+            return {"photo": photo, "boxes": _find_faces(photo), "detected": True}
+        height, width = photo.shape[:2]
+        if isinstance(own, str) and own == WHOLE:
+            own = [_box_of_whole(width, height, self.image_processor.box_enlargement)]
+        return {"photo": photo, "boxes": check_photo_boxes(own, width, height, f"boxes{place}"), "detected": False}
 
-    def _forward(self, model_inputs):
+    def _forward(self, model_inputs, flip=False, face_batch_size=FACE_BATCH_SIZE, min_score=MIN_SCORE):
         # With a batch_size, transformers passes a batch's photos as lists, and takes the result apart again.
         batched = isinstance(model_inputs["photo"], list)
         photos, boxes, detected = (
             v if batched else [v] for v in map(model_inputs.get, ("photo", "boxes", "detected"))
         )
-        faces = self._find_landmarks(photos, boxes)
+        faces = self._find_landmarks(photos, boxes, flip, face_batch_size)
         if any(detected):
-            faces = self._find_again(photos, boxes, faces, detected)
+            second_boxes = [
+                _boxes_for_second_crops(*found) if is_detected else []
+                for *found, is_detected in zip(photos, boxes, faces, detected)
+            ]
+            second_faces = self._find_landmarks(photos, second_boxes, flip, face_batch_size)
+            faces = [
+                [face for face in again if _score(face) >= min_score] if is_detected else found
+                for found, again, is_detected in zip(faces, second_faces, detected)
+            ]
         return {"faces": faces if batched else faces[0]}
 
-    def _find_again(self, photos, boxes, faces, detected) -> list[list[dict]]:
-        """The faces of each photo, those of detected boxes from a second crop."""
-        second_boxes = [
-            [_box_for_second_crop(box, face["bbox"]) for box, face in zip(own, found)] if is_detected else []
-            for own, found, is_detected in zip(boxes, faces, detected)
-        ]
-        second_faces = self._find_landmarks(photos, second_boxes)
-        return [
-            [face for first, face in zip(found, again) if _is_steady(first, face)] if is_detected else found
-            for found, again, is_detected in zip(faces, second_faces, detected)
-        ]
+    def _find_landmarks(self, photos, boxes, flip: bool, face_batch_size: int) -> list[list[dict]]:
+        """Faces of each photo, as the processor describes them."""
+        faces = [[] for _ in photos]
+        everywhere = [(index, box) for index, own in enumerate(boxes) for box in own]
+        step = max(1, face_batch_size // 2) if flip else face_batch_size
+        for start in range(0, len(everywhere), step):
+            grouped = itertools.groupby(everywhere[start : start + step], key=itemgetter(0))
+            indices, own = zip(*((index, [box for _, box in pairs]) for index, pairs in grouped))
+            inputs = self.image_processor([photos[index] for index in indices], list(own), return_tensors="pt")
+            outputs = self._predict(inputs["pixel_values"].to(self.device, self.dtype), flip)
+            for index, found in zip(indices, self.image_processor.post_process_landmark_detection(outputs, inputs)):
+                faces[index] += found
+        return faces
 
-    def _find_landmarks(self, photos, boxes) -> list[list[dict]]:
-        """Faces of each photo, as the processor describes them. With one photo, errors speak of it alone."""
-        one = len(photos) == 1
-        inputs = self.image_processor(photos[0] if one else photos, boxes[0] if one else boxes, return_tensors="pt")
-        if len(inputs["pixel_values"]) == 0:
-            return [[] for _ in photos]
-        outputs = self.model(pixel_values=inputs["pixel_values"].to(self.device, self.dtype))
-        return self.image_processor.post_process_landmark_detection(outputs, inputs)
+    def _predict(self, pixel_values, flip: bool):
+        if flip:
+            return predict_with_flip(self.model, pixel_values, self.model.config.flip_pairs)
+        return self.model(pixel_values=pixel_values)
 
     def postprocess(self, model_outputs) -> list[dict]:
         return [self._describe(face) for face in model_outputs["faces"]]
@@ -107,7 +163,7 @@ class FacialLandmarkDetectionPipeline(Pipeline):
     def _describe(self, face: dict) -> dict:
         names = self.model.config.landmark_names or [str(label) for label in face["labels"].tolist()]
         return {
-            "score": face["scores"].mean().item(),
+            "score": _score(face),
             "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), face["bbox"].tolist())),
             "landmarks": [
                 {"label": name, "x": x, "y": y, "score": score}
@@ -116,23 +172,59 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         }
 
 
-def _boxes_by_photo(images: list, boxes) -> list:
-    if boxes is None:
-        return [None] * len(images)
-    if not isinstance(boxes, list | tuple) or len(boxes) != len(images):
-        found = f"{len(boxes)} of them" if isinstance(boxes, list | tuple) else repr(boxes)
-        raise ValueError(f"boxes must be one list for each of the {len(images)} images, but got {found}")
-    return list(boxes)
+class _Photos(Dataset):
+    """Photos with what there is of boxes for each, and their places for error messages."""
+
+    def __init__(self, images, boxes):
+        self.images, self.boxes = images, boxes_by_photo(boxes, len(images))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict:
+        try:
+            image = self.images[index]
+        except (OSError, ValueError) as error:  # of a data set that decodes its photos itself
+            raise ValueError(f"images[{index}] must be a readable picture, but got {error}") from error
+        return _number(image, self.boxes[index], index)
 
 
-def _box_for_second_crop(detected: np.ndarray, found) -> np.ndarray:
-    """Box (4,) of the landmarks first found, unless they are away from the face."""
-    found = found.double().numpy()
-    shared = box_overlap(found, detected[None])[0]
-    union = sum((box[2:] - box[:2]).prod() for box in (found, detected)) - shared
-    return found if shared >= FOUND_OVERLAP * union else detected
+def _number(image, boxes, index: int) -> dict:
+    item = image if isinstance(image, Mapping) else {"image": image}
+    return {"boxes": boxes} | dict(item) | {PLACE: f"[{index}]"}
 
 
-def _is_steady(first: dict, second: dict) -> bool:
-    move = (second["keypoints"] - first["keypoints"]).norm(dim=-1).mean()
-    return bool(move <= STEADY_MOVE * (second["bbox"][2:] - second["bbox"][:2]).max())
+def _without_none(parameters: dict) -> dict:
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _find_faces(photo: np.ndarray) -> list[np.ndarray]:
+    height, width = photo.shape[:2]
+    return [box for box in detect_faces(photo)[0] if _overlaps_photo(box, width, height)]
+
+
+def _overlaps_photo(box: np.ndarray, width: int, height: int) -> bool:
+    return box_overlap(box, np.array([[-0.5, -0.5, width - 0.5, height - 0.5]]))[0] > 0
+
+
+def _box_of_whole(width: int, height: int, enlargement: float) -> np.ndarray:
+    """The box (4,) whose crop is the square around the photo."""
+    center, half = np.array([width - 1, height - 1]) / 2, np.array([width, height]) / (2 * enlargement)
+    return np.concatenate([center - half, center + half])
+
+
+def _boxes_for_second_crops(photo: np.ndarray, detected: list, faces: list[dict]) -> list[np.ndarray]:
+    """For each face the box of its landmarks, unless they are away from where it was detected."""
+    height, width = photo.shape[:2]
+    boxes = []
+    for box, face in zip(detected, faces):
+        found = face["bbox"].double().numpy()
+        shared = box_overlap(found, box[None])[0]
+        union = sum((corners[2:] - corners[:2]).prod() for corners in (found, box)) - shared
+        trusted = shared >= FOUND_OVERLAP * union and _overlaps_photo(found, width, height)
+        boxes.append(found if trusted else box)
+    return boxes
+
+
+def _score(face: dict) -> float:
+    return face["scores"].mean().item()

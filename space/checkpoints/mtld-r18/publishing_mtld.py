@@ -11,13 +11,18 @@ logger = logging.getLogger(__name__)
 
 CODE_FILES = (
     "configuration_mtld.py",
+    "backbone_mtld.py",
     "modeling_mtld.py",
+    "confidence_mtld.py",
     "loss_mtld.py",
     "geometry_mtld.py",
     "image_processing_mtld.py",
     "face_detection_mtld.py",
+    "flip_mtld.py",
     "pipeline_mtld.py",
     "publishing_mtld.py",
+    "model_card_mtld.py",
+    "hub_mtld.py",
 )
 MODEL = "modeling_mtld.MTLDForFacialLandmarkDetection"
 AUTO_MAP = {
@@ -58,39 +63,48 @@ def complete_checkpoint(directory: str | os.PathLike, source: str | None = None)
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} must be a configuration that save_pretrained wrote, but got {error}") from error
-    missing = [name for name in CODE_FILES if not _bring_code(name, source, path.with_name(name))]
-    if missing:
+    if missing := bring_code(directory, source):
         logger.warning("%s lacks %s: beside %s and in %r there is none", directory, missing, __file__, source)
     config |= {"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES, "dtype": "float32"}
-    _write(path, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    write_whole(path, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
 
 
-def _bring_code(name: str, source: str | None, target: Path) -> bool:
+def bring_code(directory: str | os.PathLike, source: str | None = None) -> list[str]:
+    """Copies the code files into `directory`; arguments as in `complete_checkpoint`. Returns those found nowhere."""
+    return [name for name in CODE_FILES if not _bring_file(name, source, Path(directory, name))]
+
+
+def _bring_file(name: str, source: str | None, target: Path) -> bool:
     """Copies a code file to `target`, where there may be one already; False if there is none in the end."""
     found = _find_code(name, source)
     if found is None:
         return target.is_file()
     if not (target.is_file() and found.samefile(target)):
-        _write(target, found.read_bytes())
+        write_whole(target, found.read_bytes())
     return True
 
 
 def _find_code(name: str, source: str | None) -> Path | None:
-    folder = Path(__file__).parent
-    if (folder / name).is_file():
-        return folder / name
-    # transformers keeps code from the Hub in a folder named after its commit. Without one, `source` was a directory,
-    # and if it is gone, what the Hub has under the same name is somebody else's.
-    if not source or not (os.path.isdir(source) or len(folder.name) == COMMIT_LENGTH):
+    beside = Path(__file__).with_name(name)
+    if beside.is_file():
+        return beside
+    # If `source` was a directory that is gone, what the Hub has under the same name is somebody else's.
+    if not source or not (os.path.isdir(source) or code_revision()):
         return None
     try:
-        return Path(cached_file(source, name, revision=folder.name))
+        return Path(cached_file(source, name, revision=code_revision()))
     except OSError:  # also without a network
         return None
 
 
-def _write(path: Path, content: bytes):
-    """Whole or not at all."""
+def code_revision() -> str | None:
+    """The commit of this code, where it was loaded from the Hub: transformers keeps it in a folder of that name."""
+    folder = Path(__file__).parent.name
+    return folder if len(folder) == COMMIT_LENGTH else None
+
+
+def write_whole(path: Path, content: bytes):
+    """Writes a file, whole or not at all."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         temporary.write_bytes(content)

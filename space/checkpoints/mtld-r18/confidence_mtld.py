@@ -1,0 +1,73 @@
+"""A confidence for every landmark. It is not in the paper; users of every landmark detector ask for it."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+TOLERANCE = 1.5  # usual errors of a landmark, within which its score is the probability to be
+LEVELS = 2  # s3 and s4; s5 adds nothing to what they tell of an error
+USUAL_ERROR = 0.02  # of the crop, where its running mean starts
+USUAL_ERROR_MOMENTUM = 0.01
+MAX_LOG_RATIO = 4.0  # scales are within e^-4 to e^4 times the usual one: a likelihood that stays finite
+
+
+class MTLDScaleHead(nn.Module):
+    """The scale of each landmark's likely error, read from the feature maps s3 and s4 where the landmark was put.
+
+    It is trained by likelihood (`scale_loss`) on features and landmarks without their gradients, so that it watches
+    the network and costs it no accuracy. Features of the place rank errors better than the decoder's queries do, and
+    know a face from none. Predicted is the ratio to the landmark's usual error: a score then tells a good jaw from a
+    bad jaw, not the jaw from an eye.
+    """
+
+    def __init__(self, config, channels: list[int]):
+        super().__init__()
+        width, count = config.hidden_size, sum(channels[:LEVELS])
+        self.landmark_embedding = nn.Parameter(torch.zeros(config.num_landmarks, width))
+        # Mean of |dx| + |dy| over the training faces, a fraction of the crop; a running mean, as batch norm's are.
+        self.register_buffer("usual_error", torch.full((config.num_landmarks,), USUAL_ERROR))
+        self.norm = nn.LayerNorm(count)
+        self.fc1 = nn.Linear(count, width)
+        self.fc2 = nn.Linear(width, width)
+        self.out = nn.Linear(width, 1)
+
+    def forward(self, feature_maps, landmarks, labels=None):
+        """
+        Args:
+            feature_maps: s3, s4, s5, each (batch, channels, H, W).
+            landmarks: (batch, K, 2) float32, fractions of the crop.
+            labels: (batch, K, 2), fractions of the crop, NaN where unannotated; in training, `usual_error` follows.
+
+        Returns:
+            Scales and scores (batch, K) of `MTLDOutput`, and the usual errors (K,) that they are relative to; float32.
+        """
+        with torch.autocast(landmarks.device.type, enabled=False):
+            usual_error = self.usual_error.float()
+            if self.training and labels is not None:
+                self._follow_errors(landmarks.detach(), labels)
+            ratios = self._predict_ratios(feature_maps, landmarks.detach().float())
+            reach = 2 * TOLERANCE / ratios  # in scales: a scale is half of the expected |dx| + |dy|
+            scores = 1 - (1 + reach) * torch.exp(-reach)  # as the sum of two such errors follows Gamma(2)
+            return usual_error / 2 * ratios, scores, usual_error
+
+    def _predict_ratios(self, feature_maps, landmarks):
+        # grid_sample has -1 and 1 at the outer edges of the crop, where fractions have 0 and 1.
+        places = (2 * landmarks - 1).unsqueeze(2)
+        seen = [
+            F.grid_sample(level.detach().float(), places, padding_mode="border", align_corners=False).squeeze(-1)
+            for level in feature_maps[:LEVELS]
+        ]
+        states = torch.cat(seen, dim=1).transpose(1, 2).to(self.fc1.weight.dtype)
+        states = F.relu(self.fc1(self.norm(states)) + self.landmark_embedding)
+        ratios = self.out(F.relu(self.fc2(states))).squeeze(-1).float()
+        return ratios.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+
+    @torch.no_grad()
+    def _follow_errors(self, landmarks, labels):
+        errors = (landmarks - labels).abs().sum(dim=-1)
+        annotated = errors.isfinite()
+        count = annotated.sum(dim=0)
+        means = errors.masked_fill(~annotated, 0).sum(dim=0) / count.clamp(min=1)
+        means = torch.where(count > 0, means.to(self.usual_error.dtype), self.usual_error)
+        # Not in place: under torch.compile, the backward pass would then take the new value for the one of the loss.
+        self.usual_error = self.usual_error.lerp(means, USUAL_ERROR_MOMENTUM)

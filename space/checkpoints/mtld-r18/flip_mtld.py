@@ -1,0 +1,63 @@
+"""Test-time flip: what the network says of faces and of their mirror images, averaged."""
+
+from collections.abc import Sequence
+
+import torch
+
+from .modeling_mtld import MTLDOutput
+
+
+def flip_order(flip_pairs: Sequence[Sequence[int]] | None, num_landmarks: int) -> list[int]:
+    """For each landmark the one that takes its place in a mirrored face: its partner, or itself where it has none.
+
+    Raises:
+        ValueError: if `flip_pairs` is None, or does not hold pairs of landmarks below `num_landmarks`, each in one.
+    """
+    if flip_pairs is None:
+        raise ValueError(
+            "flip_pairs must be the pairs of landmarks that change places in a mirrored face, but got None"
+        )
+    named = [index for pair in flip_pairs for index in pair]
+    if len(set(named)) < 2 * len(flip_pairs) or not set(named) <= set(range(num_landmarks)):
+        raise ValueError(
+            f"flip_pairs must be pairs of landmarks below {num_landmarks}, each in one, but got {flip_pairs}"
+        )
+    order = list(range(num_landmarks))
+    for left, right in flip_pairs:
+        order[left], order[right] = right, left
+    return order
+
+
+def predict_with_flip(model, pixel_values: torch.Tensor, flip_pairs: Sequence[Sequence[int]] | None) -> MTLDOutput:
+    """Mean of the network's answers for crops and for their mirror images.
+
+    Both go through the network as one batch of twice the size, which is faster than two passes where crops are few; to
+    spare memory, pass half as many.
+
+    Args:
+        model: takes `pixel_values`, returns an `MTLDOutput`.
+        pixel_values: (batch, 3, H, W), as for the model.
+        flip_pairs: pairs of landmarks that change places in a mirrored face, as in the model's configuration.
+
+    Returns:
+        `landmarks` (batch, K, 2) and `intermediate_landmarks` (batch, layers, K, 2), fractions of the crop, and, where
+        the model gives them, `scales` and `scores` (batch, K).
+
+    Raises:
+        ValueError: if `flip_pairs` is None, or does not hold pairs of the model's landmarks, each in one.
+    """
+    outputs = model(pixel_values=torch.cat([pixel_values, pixel_values.flip(-1)]))
+    order = flip_order(flip_pairs, outputs.landmarks.shape[-2])
+    means = {}
+    for name in ("landmarks", "intermediate_landmarks", "scales", "scores"):
+        values = getattr(outputs, name, None)
+        if values is not None:
+            straight, mirrored = values.chunk(2)
+            back = _mirror_points(mirrored)[..., order, :] if name.endswith("landmarks") else mirrored[..., order]
+            means[name] = (straight + back) / 2
+    return MTLDOutput(**means)
+
+
+def _mirror_points(points: torch.Tensor) -> torch.Tensor:
+    """Pixel x of a crop W wide is W - 1 - x in its mirror image, so that fraction x is 1 - x exactly."""
+    return torch.stack([1 - points[..., 0], points[..., 1]], dim=-1)

@@ -1,0 +1,297 @@
+"""training.json, the record of how a checkpoint was trained, and README.md, the model card.
+
+The record is kept beside the weights, so that a training that starts from them can go on with it. The card is written
+from it, unless somebody has written one.
+"""
+
+import dataclasses
+import itertools
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from huggingface_hub import EvalResult, ModelCardData
+from safetensors import safe_open
+from transformers.utils import cached_file
+
+from .publishing_mtld import code_revision, write_whole
+
+logger = logging.getLogger(__name__)
+
+RECORD = "training.json"
+CARD = "README.md"
+WEIGHTS = "model.safetensors"
+MARK = "<!-- Written anew by every save_pretrained of MTLD. Remove this line to keep what you change below it. -->"
+PLACE = "path/or/repository/of/this/folder"  # where the card's example loads from; on the Hub the repository's id
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One training: what it was told, what it was given and what came out.
+
+    Attributes:
+        command: as typed.
+        dataset, title, homepage, licence: the benchmark, as `dataset_scripts.Benchmark` has them.
+        split: trained on.
+        faces: number of them that the training saw.
+        official_faces: number of them in the complete split, where that is known.
+        epochs, seed: as given.
+        setting: processes, device and precision, in words.
+        commit: of the code.
+        versions: of the libraries by name.
+        normalizer: name of what the errors in `results` are divided by.
+        threshold: of failure rate and AUC, a fraction.
+        results: for each split "nme", "failure_rate" and "auc", fractions, after the last epoch, and "faces"; with a
+            scale head "confidence_ratio" and "likelihood_gain" too, see `modeling_mtld/confidence.py`.
+    """
+
+    command: str
+    dataset: str
+    title: str
+    homepage: str
+    licence: str
+    split: str
+    faces: int
+    epochs: int
+    seed: int
+    setting: str
+    versions: Mapping[str, str]
+    normalizer: str
+    threshold: float
+    official_faces: int | None = None
+    commit: str | None = None
+    results: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+
+def read_stages(model_name_or_path: str | None) -> list[Stage]:
+    """The trainings behind a checkpoint, a directory or Hub id; none if it does not tell.
+
+    Raises:
+        ValueError: naming the file, if it is no such record.
+    """
+    file = model_name_or_path and cached_file(model_name_or_path, RECORD, _raise_exceptions_for_missing_entries=False)
+    return _parse(file) if file else []
+
+
+def _parse(file: str) -> list[Stage]:
+    try:
+        return [Stage(**stage) for stage in json.loads(Path(file).read_text(encoding="utf-8"))]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} must be a list of trainings, but got: {error}") from error
+
+
+def is_generated(card: str) -> bool:
+    """Whether a card is one of `write_model_card` that nobody has claimed."""
+    return MARK in card
+
+
+def write_model_card(directory: str | os.PathLike, config, stages: Sequence[Stage] = (), card: str | None = None):
+    """Writes training.json and README.md into `directory`. A README.md there that somebody has written stays.
+
+    Args:
+        config: the model's `MTLDConfig`.
+        stages: the trainings behind the model; the results of the last are the card's. Without any, a record there
+            is of other weights and is removed, and the card claims no results.
+        card: README.md, where it is not to be written from `stages`.
+    """
+    record, readme = Path(directory, RECORD), Path(directory, CARD)
+    if stages:
+        text = json.dumps([dataclasses.asdict(stage) for stage in stages], indent=2)
+        write_whole(record, f"{text}\n".encode())
+    else:
+        record.unlink(missing_ok=True)
+    if not readme.is_file() or is_generated(readme.read_text(encoding="utf-8", errors="replace")):
+        write_whole(readme, (card or model_card(config, stages)).encode())
+
+
+def inherited(config, weights: Mapping[str, torch.Tensor]) -> tuple[list[Stage], str | None]:
+    """What the checkpoint that a model was loaded from tells of these weights: its stages, and its card if somebody
+    has written it; nothing if the weights have changed since, as its results are not theirs.
+
+    Args:
+        config: the model's `MTLDConfig`, which knows where it was loaded from.
+        weights: as they are about to be saved.
+    """
+    source = config._name_or_path
+    # Weights loaded from the Hub lie in the cache; what does not was a directory that is gone.
+    file = source and _file_of(source, WEIGHTS, revision=code_revision(), local_files_only=True)
+    if not file or not _are_those_of(file, weights):
+        return [], None
+    revision = None if os.path.isdir(source) else Path(file).parent.name
+    record, readme = (_file_of(source, name, revision=revision) for name in (RECORD, CARD))
+    try:
+        stages = _parse(record) if record else []
+    except ValueError as error:  # the weights of a long training are saved all the same
+        logger.warning("%s", error)
+        stages = []
+    card = Path(readme).read_text(encoding="utf-8", errors="replace") if readme else MARK
+    return stages, None if is_generated(card) else card
+
+
+def _file_of(source: str, name: str, **options) -> str | None:
+    try:
+        return cached_file(source, name, _raise_exceptions_for_missing_entries=False, **options)
+    except OSError:  # also without a network
+        return None
+
+
+def _are_those_of(file: str, weights: Mapping[str, torch.Tensor]) -> bool:
+    """Whether `file` holds `weights`, perhaps in another precision."""
+    with safe_open(file, framework="pt") as stored:
+        return set(stored.keys()) >= weights.keys() and all(
+            torch.equal(stored.get_tensor(name).to(value.dtype), value.cpu()) for name, value in weights.items()
+        )
+
+
+def model_card(config, stages: Sequence[Stage] = ()) -> str:
+    """The text of README.md, with the results of the last stage in the Hub's `model-index` form."""
+    return _CARD.format(
+        metadata=_metadata(config, stages).to_yaml(),
+        mark=MARK,
+        place=PLACE,
+        num_landmarks=config.num_landmarks,
+        backbone=config.backbone,
+        size=config.image_size,
+        names=_names(config),
+        results=_results(stages[-1]) if stages and stages[-1].results else "None are known for these weights.",
+        training="\n\n".join(_describe(stage, number, len(stages)) for number, stage in enumerate(stages, 1))
+        or "Not recorded.",
+        licences="\n".join(["", *dict.fromkeys(_licence(stage) for stage in stages)]) if stages else "",
+    )
+
+
+_CARD = """---
+{metadata}
+---
+
+{mark}
+
+# MTLD: {num_landmarks} facial landmarks with {backbone}
+
+Finds {num_landmarks} landmarks of each face in a photo. The network is that of "Accurate Facial Landmark Detector via
+Multi-scale Transformer" (Sha et al., PRCV 2023) with a {backbone} backbone, for face crops of {size} x {size} pixels.
+
+```python
+from transformers import AutoImageProcessor, AutoModel, pipeline
+
+path = "{place}"
+find = pipeline("facial-landmark-detection", model=path, trust_remote_code=True)
+faces = find("photo.jpg")  # [{{"score", "box", "landmarks": [{{"label", "x", "y", "score"}}, ...]}}, ...]
+
+model = AutoModel.from_pretrained(path, trust_remote_code=True)
+processor = AutoImageProcessor.from_pretrained(path, trust_remote_code=True)
+inputs = processor("photo.jpg", boxes=[[120, 80, 300, 280]], return_tensors="pt")  # x0, y0, x1, y1 of a face
+faces = processor.post_process_landmark_detection(model(**inputs), inputs)[0]  # [{{"keypoints", "scores", ...}}]
+```
+
+Pixels are counted from 0 at the centre of the top-left one. A box is the tight one around the landmarks; faces that
+the pipeline finds itself are cropped a second time around the landmarks first found.
+{names}
+## Results
+
+{results}
+
+## Training
+
+{training}
+
+## Licence
+
+The code files are under Apache-2.0. The weights may be used as the data that they were trained on allows.
+{licences}
+"""
+
+
+def _metadata(config, stages: Sequence[Stage]) -> ModelCardData:
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="keypoint-detection",
+        tags=["facial-landmark-detection", "face-alignment", *dict.fromkeys(stage.dataset for stage in stages)],
+    )
+    if stages:
+        data.license, data.license_name = "other", "non-commercial-research"
+        data.license_link = stages[-1].homepage
+    if stages and stages[-1].results:
+        data.model_name, data.eval_results = f"MTLD {config.backbone}", _eval_results(stages[-1])
+    return data
+
+
+def _eval_results(stage: Stage) -> list[EvalResult]:
+    metrics = {
+        "nme": f"NME in % ({stage.normalizer})",
+        "failure_rate": f"FR@{stage.threshold:.0%} in %",
+        "auc": f"AUC@{stage.threshold:.0%} in %",
+    }
+    return [
+        EvalResult(
+            task_type="keypoint-detection",
+            task_name="Facial landmark detection",
+            dataset_type=stage.dataset,
+            dataset_name=stage.title,
+            dataset_split=split,
+            metric_type=metric,
+            metric_name=name,
+            metric_value=round(100 * scores[metric], 3),
+        )
+        for split, scores in stage.results.items()
+        for metric, name in metrics.items()
+    ]
+
+
+def _names(config) -> str:
+    """The groups of landmarks in their order, as names tell them: "jaw (17), right_brow (5), ..."."""
+    if not config.landmark_names:
+        return ""
+    groups = itertools.groupby(name.rstrip("0123456789").rstrip("_") for name in config.landmark_names)
+    listed = ", ".join(f"{name} ({len(list(group))})" for name, group in groups)
+    return f"\nThe landmarks, in this order: {listed}.\n"
+
+
+def _results(stage: Stage) -> str:
+    limit = f"{stage.threshold:.0%}"
+    rows = [
+        f"| {stage.title} {split} | {scores['faces']} | {100 * scores['nme']:.3f} | "
+        f"{100 * scores['failure_rate']:.2f} | {100 * scores['auc']:.2f} |"
+        for split, scores in stage.results.items()
+    ]
+    return "\n".join(
+        [
+            f"Percent, of the last epoch and of the weights as they are stored here. NME is the mean error over the "
+            f"{stage.normalizer} distance, FR the share of faces with an error above {limit}, AUC the area under the "
+            f"cumulative error curve up to there.",
+            "",
+            f"| split | faces | NME ({stage.normalizer}) | FR@{limit} | AUC@{limit} |",
+            "|---|---|---|---|---|",
+            *rows,
+            *(_confidence(split, scores) for split, scores in stage.results.items() if "confidence_ratio" in scores),
+        ]
+    )
+
+
+def _confidence(split: str, scores: Mapping[str, float]) -> str:
+    return (
+        f"\nConfidence on {split}: relative to each landmark's mean error, the least confident tenth of the landmarks "
+        f"has {scores['confidence_ratio']:.2f} times the error of the most confident tenth; the predicted scales gain "
+        f"{scores['likelihood_gain']:+.3f} nats a landmark over the best constant for each."
+    )
+
+
+def _describe(stage: Stage, number: int, count: int) -> str:
+    official = "" if stage.official_faces is None else f" (the complete split has {stage.official_faces})"
+    title = f"### Stage {number} of {count}\n\n" if count > 1 else ""
+    return (
+        f"{title}```bash\n{stage.command}\n```\n\n"
+        f"- data: {stage.title}, split {stage.split}, {stage.faces} faces{official}\n"
+        f"- epochs: {stage.epochs}, of which the last is taken\n"
+        f"- seed: {stage.seed}\n"
+        f"- on: {stage.setting}\n"
+        f"- code: commit {stage.commit or 'unknown'}\n"
+        f"- with: " + ", ".join(f"{name} {number}" for name, number in stage.versions.items())
+    )
+
+
+def _licence(stage: Stage) -> str:
+    return f"{stage.title} (<{stage.homepage}>): {stage.licence}"
