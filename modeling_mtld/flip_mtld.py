@@ -31,8 +31,8 @@ def flip_order(flip_pairs: Sequence[Sequence[int]] | None, num_landmarks: int) -
 def predict_with_flip(model, pixel_values: torch.Tensor, flip_pairs: Sequence[Sequence[int]] | None) -> MTLDOutput:
     """Mean of the network's answers for crops and for their mirror images.
 
-    Both go through the network as one batch of twice the size, which is faster than two passes where crops are few; to
-    spare memory, pass half as many.
+    It takes twice as long. Both go through the network as one batch, so that a few crops use an accelerator better
+    than in two passes; a CPU does not care. A caller who has to spare memory passes half as many crops.
 
     Args:
         model: takes `pixel_values`, returns an `MTLDOutput`.

@@ -52,7 +52,7 @@ class FacialLandmarkDetectionPipeline(Pipeline):
                 pixels of the upright photo, where the centre of the top-left pixel is (0, 0): for one photo a list of
                 them, for a list or data set of photos a list of such lists, each possibly empty.
             kwargs: any of these, which `pipeline(…)` takes too, for all calls:
-                `flip` (False): average with the mirror image of each face, which takes up to twice as long;
+                `flip` (False): average with the mirror image of each face, which takes twice as long;
                 `min_score` (0.55): of a face that was looked for, below which it is dropped;
                 `batch_size` (1): photos read at a time, whose faces go through the network together;
                 `face_batch_size` (64): faces that do so at most, mirror images included;

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ def checkpoint(tmp_path_factory):
             image_size=32,
             num_landmarks=4,
             landmark_names=NAMES,
+            flip_pairs=[[0, 1], [2, 3]],
             hidden_size=8,
             num_attention_heads=2,
             use_heatmap_loss=False,
@@ -75,6 +77,19 @@ def test_given_boxes_and_folder_beside_the_photo(run):
     assert status == 0 and len(json.loads(out)) == 2
     assert Path("photo_landmarks.png").is_file()
     assert Path("photo.png").read_bytes() == before
+
+
+def test_flip(run, checkpoint, tmp_path):
+    Image.new("RGB", (200, 100)).save("photo.png")
+    box = ["photo.png", "--box", 10, 10, 50, 50]
+    once, both = (json.loads(run(*box, *options)[1])[0] for options in ([], ["--flip"]))
+    for mark, mean in zip(once["landmarks"], both["landmarks"]):
+        assert mean == pytest.approx(mark, abs=1e-3)  # the mean face of this network is symmetric
+    shutil.copytree(checkpoint, tmp_path / "unpaired")
+    config = json.loads((checkpoint / "config.json").read_text()) | {"flip_pairs": None}
+    (tmp_path / "unpaired" / "config.json").write_text(json.dumps(config))
+    status, _, err = run(*box, "--flip", "--model", tmp_path / "unpaired")
+    assert (status, err.count("\n")) == (2, 1) and "flip_pairs must be" in err
 
 
 def test_photo_without_a_face(run):

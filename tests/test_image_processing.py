@@ -17,6 +17,7 @@ from PIL import Image
 
 from modeling_mtld.geometry_mtld import pixels_to_fractions, transform_points
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor, load_rgb
+from modeling_mtld.publishing_mtld import CODE_FILES
 
 SOURCES = Path(__file__).resolve().parents[1] / "modeling_mtld"
 BOX = [10.0, 12.0, 40.0, 44.0]
@@ -40,8 +41,8 @@ def encode(image: Image.Image, kind: str, **options) -> bytes:
     return stream.getvalue()
 
 
-def outputs_of(landmarks, layers=None):
-    return SimpleNamespace(landmarks=landmarks, intermediate_landmarks=layers)
+def outputs_of(landmarks, scores=None):
+    return SimpleNamespace(landmarks=landmarks, scores=scores)
 
 
 # ---- kinds of images
@@ -146,6 +147,11 @@ def test_arrays_of_any_dtype_and_layout(pixels, channels, dtype, kind):
         assert (load_rgb(kind(layout)) == expected).all()
 
 
+def test_subclasses_of_arrays(pixels):
+    assert (load_rgb(np.ma.masked_array(pixels / 255, mask=pixels > 9)) == pixels).all()
+    assert load_rgb(pixels[:, :, 0].view(np.matrix)).shape == pixels.shape
+
+
 def test_bfloat16_and_gradient_tensors(pixels):
     tensor = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
     assert (load_rgb(tensor.requires_grad_()) == pixels).all()
@@ -248,6 +254,7 @@ def test_strings_that_are_no_picture(image):
         np.full((5, 5, 3), "a"),
         np.full((5, 5, 3), None),
         torch.zeros(3, 5, 5).to_sparse(),
+        torch.zeros(3, 5, 5, device="meta"),
         None,
         7,
         b"abc",
@@ -435,14 +442,17 @@ def test_faces_are_given_to_their_photos(processor, pixels):
     assert face["scores"].tolist() == [1.0] * 5
 
 
-def test_scores_fall_with_the_distance_of_the_last_layers(processor, pixels):
-    inputs = processor(pixels, return_tensors="pt")
-    layers = torch.zeros(1, 3, 2, 2)
-    layers[0, -1, 1] = torch.tensor([0.012, 0.016])  # 0.02 away from the layer before
-    ((face,),) = processor.post_process_landmark_detection(outputs_of(layers[:, -1], layers), inputs)
-    np.testing.assert_allclose(face["scores"], [1.0, np.exp(-1)], rtol=1e-5)
-    ((face,),) = processor.post_process_landmark_detection(outputs_of(layers[:, -1], layers[:, -1:]), inputs)
-    assert face["scores"].tolist() == [1.0, 1.0]
+def test_scores_are_the_models_or_1(processor, pixels):
+    inputs = processor(pixels, boxes=[BOX, BOX], return_tensors="pt")
+    scores = torch.tensor([[0.25, 1.0], [0.5, 0.0]])
+    for dtype in (torch.float32, torch.bfloat16):
+        outputs = outputs_of(torch.zeros(2, 2, 2), scores.to(dtype).requires_grad_())
+        (faces,) = processor.post_process_landmark_detection(outputs, inputs)
+        assert [face["scores"].tolist() for face in faces] == scores.tolist()
+        assert faces[0]["scores"].dtype == torch.float32
+    for outputs in (outputs_of(torch.zeros(2, 2, 2)), SimpleNamespace(landmarks=torch.zeros(2, 2, 2))):
+        (faces,) = processor.post_process_landmark_detection(outputs, inputs)
+        assert [face["scores"].tolist() for face in faces] == [[1, 1], [1, 1]]
 
 
 def test_outputs_of_wrong_shape(processor, pixels):
@@ -452,9 +462,9 @@ def test_outputs_of_wrong_shape(processor, pixels):
         post_process(outputs_of(torch.zeros(3, 5, 2)), inputs)
     with pytest.raises(ValueError, match="landmarks must be"):
         post_process(outputs_of(torch.zeros(2, 10)), inputs)
-    with pytest.raises(ValueError, match="intermediate_landmarks must be"):
-        post_process(outputs_of(torch.zeros(2, 5, 2), torch.zeros(2, 3, 4, 2)), inputs)
-    with pytest.raises(ValueError, match="intermediate_landmarks must be"):
+    with pytest.raises(ValueError, match="scores must be .*, but got"):
+        post_process(outputs_of(torch.zeros(2, 5, 2), torch.zeros(2, 4)), inputs)
+    with pytest.raises(ValueError, match="scores must be .*, but got"):
         post_process(outputs_of(torch.zeros(2, 5, 2), torch.zeros(2)), inputs)
     with pytest.raises(ValueError, match="no matrices, face_counts"):
         post_process(outputs_of(torch.zeros(2, 5, 2)), {"pixel_values": inputs["pixel_values"]})
@@ -552,11 +562,7 @@ def test_save_and_load(tmp_path):
     assert loaded.to_dict() == saved.to_dict()
     assert loaded.size == {"height": 192, "width": 192} and loaded.do_rescale is None
     assert MTLDImageProcessor.from_pretrained(tmp_path, size=128).size == {"height": 128, "width": 128}
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "geometry_mtld.py",
-        "image_processing_mtld.py",
-        "preprocessor_config.json",
-    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"preprocessor_config.json", *CODE_FILES}
     assert len((tmp_path / "preprocessor_config.json").read_text()) < 800
 
 

@@ -118,6 +118,12 @@ def trained(data, tmp_path_factory):
     return output_dir, printed
 
 
+def last_scores(printed: list[str]) -> list[str]:
+    """The lines of the last evaluation, one split: its NME and what confidences are worth."""
+    start = max(index for index, line in enumerate(printed) if "NME" in line)
+    return printed[start : start + 2]
+
+
 # A training from end to end --------------------------------------------------------------------------------------
 
 
@@ -128,6 +134,11 @@ def test_training_prints_the_nme_of_each_evaluation_with_its_normalizer(trained)
         assert re.fullmatch(
             r"300W common \(5 faces, inter-ocular\): NME \d+\.\d{3}%  FR@8% \d+\.\d{2}%  AUC@8% \d+\.\d{2}%", line
         )
+    assert re.fullmatch(
+        r"  least confident tenth: \d+\.\d\d times the error of the most confident; "
+        r"likelihood [+-]\d\.\d{3} nats a landmark beside a constant scale",
+        last_scores(trained[1])[1],
+    )
 
 
 def test_saved_directory_is_whole(trained):
@@ -153,12 +164,12 @@ def test_saved_model_loads_as_float32_and_works(trained):
 
 def test_eval_only_prints_exactly_what_the_training_did(trained, data, capsys):
     assert train_accelerate.run(scoring(data, trained[0])) == 0
-    assert capsys.readouterr().out.splitlines() == [line for line in trained[1] if "NME" in line][-1:]
+    assert capsys.readouterr().out.splitlines() == last_scores(trained[1])
 
 
 def test_eval_only_takes_the_size_of_the_checkpoint(trained, data, capsys):
     assert train_accelerate.run(scoring(data, trained[0], image_size=None)) == 0
-    assert capsys.readouterr().out.splitlines() == [line for line in trained[1] if "NME" in line][-1:]
+    assert capsys.readouterr().out.splitlines() == last_scores(trained[1])
 
 
 def test_a_backbone_beside_a_checkpoint_is_one_line(trained, data, capsys):
@@ -169,8 +180,8 @@ def test_a_backbone_beside_a_checkpoint_is_one_line(trained, data, capsys):
 def test_eval_only_of_several_splits_and_another_normalizer(trained, data, capsys):
     words = scoring(data, trained[0], eval_splits=("train[:7]", "common+train"), normalizer="inter-pupil")
     assert train_accelerate.run(words) == 0
-    out = capsys.readouterr().out.splitlines()
-    assert [line.partition(":  ")[0].partition(": NME")[0] for line in out] == [
+    lines = [line for line in capsys.readouterr().out.splitlines() if "NME" in line]
+    assert [line.partition(": NME")[0] for line in lines] == [
         "300W train[:7] (7 faces, inter-pupil)",
         "300W common+train (27 faces, inter-pupil)",
     ]
@@ -180,7 +191,7 @@ def test_card_tells_how_the_model_came_about(trained):
     record = json.loads((trained[0] / "training.json").read_text())
     assert len(record) == 1 and record[0]["faces"] == TRAIN_FACES and record[0]["official_faces"] == 3148
     card = (trained[0] / "README.md").read_text()
-    percent = re.search(r"NME (\d+\.\d{3})%", trained[1][-2])[1]
+    percent = re.search(r"NME (\d+\.\d{3})%", last_scores(trained[1])[0])[1]
     assert f"| 300W common | 5 | {percent} |" in card
     assert "accelerate launch train_accelerate.py --data_dir 300w --output_dir model --backbone test_resnet" in card
     assert str(trained[0].parent) not in card + (trained[0] / "training.json").read_text()
@@ -194,6 +205,37 @@ def test_second_stage_goes_on_with_the_record(trained, data, tmp_path):
     assert record[0] == json.loads((trained[0] / "training.json").read_text())[0]
     assert "### Stage 2 of 2" in (tmp_path / "next" / "README.md").read_text()
     assert MTLDConfig.from_pretrained(tmp_path / "next").num_neighbors == 3
+
+
+def test_train_only_changes_one_part_and_the_scores_of_no_landmark(trained, data, tmp_path, capsys):
+    before, words = load_file(trained[0] / "model.safetensors"), {"model_name_or_path": trained[0], "config": None}
+    words |= {"train_only": "scale_head", "epochs": 2, "learning_rate": 0.01}
+    assert train_accelerate.run(arguments(data, tmp_path / "next", **words)) == 0
+    after = load_file(tmp_path / "next" / "model.safetensors")
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed >= {"scale_head.fc1.weight", "scale_head.usual_error"}
+    assert all(name.startswith("scale_head.") for name in changed)  # batch-norm statistics neither
+    assert last_scores(trained[1])[0] in capsys.readouterr().out
+
+
+def test_train_only_gives_confidences_to_a_checkpoint_without(data, tmp_path):
+    fields = ("hidden_size=16", "num_attention_heads=2", "use_scale_head=false")
+    assert train_accelerate.run(arguments(data, tmp_path / "bare", config=fields, epochs=1)) == 0
+    assert "confidence_ratio" not in (tmp_path / "bare" / "training.json").read_text()
+    words = {"model_name_or_path": tmp_path / "bare", "train_only": "scale_head", "config": ("use_scale_head=true",)}
+    assert train_accelerate.run(arguments(data, tmp_path / "next", epochs=1, **words)) == 0
+    bare, after = (load_file(tmp_path / name / "model.safetensors") for name in ("bare", "next"))
+    assert all(torch.equal(value, after[name]) for name, value in bare.items())
+    assert "Confidence on common: " in (tmp_path / "next" / "README.md").read_text()
+
+
+def test_train_only_of_a_part_that_is_none(trained, data, tmp_path, capsys):
+    words = arguments(data, tmp_path / "next", model_name_or_path=trained[0], config=None, train_only="head")
+    line = fails(capsys, words)
+    assert "--train_only must be one of backbone, encoder, decoder, heatmap_branch, scale_head, but got head" in line
+    assert not (tmp_path / "next").exists()
+    words = arguments(data, tmp_path / "next", train_only="scale_head")
+    assert "--train_only needs --model_name_or_path" in fails(capsys, words)
 
 
 def test_training_from_a_checkpoint_is_in_training_mode_from_its_first_step(trained, data, tmp_path, monkeypatch):
