@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from urllib.parse import urlparse
@@ -54,10 +55,9 @@ def _detect(arguments: argparse.Namespace):
     faces = _load_pipeline(arguments.model, arguments.device)(photo, boxes=arguments.boxes, flip=arguments.flip)
     if not faces:
         raise ValueError(f"no face found in {name}; give --box X0 Y0 X1 Y1")
+    written = _write(arguments.output_dir, name, photo, faces)
+    print(f"{_count(faces)} in {name}: {' and '.join(written)}", file=sys.stderr)
     print(json.dumps(faces, indent=2))
-    print(
-        f"{_count(faces)} in {name}: {' and '.join(_write(arguments.output_dir, name, photo, faces))}", file=sys.stderr
-    )
 
 
 def _count(faces: list) -> str:
@@ -143,4 +143,6 @@ def _write(directory: Path, name: str, photo, faces: list) -> list[str]:
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    if hasattr(signal, "SIGPIPE"):  # `| head` has read enough: that is no error
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main())

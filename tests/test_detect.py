@@ -140,6 +140,28 @@ def test_module_runs_as_a_command(tmp_path):
     assert "missing.jpg" in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_a_reader_that_stops_early_is_no_error(tmp_path):
+    """As in `... | head -1`. The files are whole by then."""
+    command = [
+        sys.executable,
+        "-m",
+        "modeling_mtld.detect",
+        "--box",
+        "179",
+        "87",
+        "272",
+        "179",
+        "--output_dir",
+        tmp_path,
+    ]
+    root = Path(__file__).resolve().parents[1]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert "Traceback" not in errors and "1 face in astronaut" in errors
+    assert json.loads((tmp_path / "astronaut_landmarks.json").read_text())
+
+
 def make_face(low, high):
     corners = [(low, low), (high, low), (low, high), (high, high)]
     marks = [{"label": name, "x": x, "y": y, "score": 1.0} for name, (x, y) in zip(NAMES, corners)]
