@@ -36,7 +36,7 @@ from tqdm.auto import tqdm
 
 from dataset_scripts import BENCHMARKS, load_faces, select_images
 from dataset_scripts.augmentation import Augmentation, FaceCrops, mean_face
-from modeling_mtld.confidence import confidence_ratio, likelihood_gain
+from modeling_mtld.confidence_metrics import confidence_ratio, likelihood_gain
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.flip_mtld import predict_with_flip
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
@@ -188,8 +188,8 @@ def check_args(args: argparse.Namespace):
         raise ValueError("--eval_only needs --model_name_or_path")
     if args.flip and not args.eval_only:  # so that what a model card says is always without it
         raise ValueError("--flip needs --eval_only")
-    if args.train_only and not args.model_name_or_path:
-        raise ValueError("--train_only needs --model_name_or_path")
+    if args.train_only is not None and (args.eval_only or not args.model_name_or_path):
+        raise ValueError("--train_only needs --model_name_or_path, and no --eval_only")
     if not args.eval_only and not args.output_dir:
         raise ValueError("training needs --output_dir")
     for name in ("backbone", "backbone_checkpoint", "random_backbone"):
@@ -363,9 +363,12 @@ def set_training(model, part: str | None):
 
 
 def freeze_others(model, part: str):
-    parts = dict(model.named_children())
+    parts = {name: child for name, child in model.named_children() if name != "heatmap_branch"}  # which is not saved
     if part not in parts:
-        raise ValueError(f"--train_only must be one of {', '.join(parts)}, but got {part}")
+        raise ValueError(
+            f"--train_only must be one of {', '.join(parts)}, but got {part!r}; what a checkpoint was made without "
+            "comes with --config, such as use_scale_head=true"
+        )
     model.requires_grad_(False)
     parts[part].requires_grad_(True)
 
@@ -508,7 +511,7 @@ def main(args):
     if not args.model_name_or_path:
         model.set_mean_face(mean_face(train_faces.faces))
     stages = [*read_stages(args.model_name_or_path), describe_training(accelerator, args, len(train_faces))]
-    if args.train_only:
+    if args.train_only is not None:
         freeze_others(model, args.train_only)
     optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=args.learning_rate)
     milestones = [round(share * args.epochs) for share in DECAYS] if args.decay_epochs is None else args.decay_epochs

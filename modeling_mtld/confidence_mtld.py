@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.utils.generic import maybe_autocast
 
 TOLERANCE = 1.5  # usual errors of a landmark, within which its score is the probability to be
 LEVELS = 2  # s3 and s4; s5 adds nothing to what they tell of an error
@@ -41,7 +42,7 @@ class MTLDScaleHead(nn.Module):
         Returns:
             Scales and scores (batch, K) of `MTLDOutput`, and the usual errors (K,) that they are relative to; float32.
         """
-        with torch.autocast(landmarks.device.type, enabled=False):
+        with maybe_autocast(landmarks.device.type, enabled=False):
             usual_error = self.usual_error.float()
             if self.training and labels is not None:
                 self._follow_errors(landmarks.detach(), labels)

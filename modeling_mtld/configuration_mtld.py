@@ -47,7 +47,8 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
         use_multiscale_transformer (`bool`): Feature Pyramid Attention, Feature Fusion Encoder and Landmark Decoder.
         use_heatmap_loss (`bool`): the heatmap branch and Eq. 2.
         use_structure_loss (`bool`): Eq. 4.
-        use_scale_head (`bool`): a confidence for every landmark. It changes nothing else, and is not in the paper.
+        use_scale_head (`bool`): a confidence for every landmark. It changes nothing else, and is not in the paper. A
+            checkpoint without these weights needs `False`, or the training of this part.
         heatmap_size (`int`, *optional*): side of the heatmaps; a quarter of `image_size` where not given.
         heatmap_sigma (`float`): standard deviation of the Gaussians, in pixels of the heatmap.
         coordinate_loss_weight, heatmap_loss_weight, structure_loss_weight (`float`): the lambdas of Eq. 5.
@@ -155,7 +156,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
             *(f"{loss}_loss_weight" for loss in ("coordinate", "heatmap", "structure", "scale")),
         ):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} must be a finite number of at least 0, but got {value!r}")
         if self.heatmap_sigma == 0:
             raise ValueError("heatmap_sigma must be positive, but got 0")
@@ -181,14 +182,22 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
 
     def _check_landmarks(self):
         count = self.num_landmarks
+        for name in ("landmark_names", "flip_pairs"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, list | tuple):
+                raise ValueError(f"{name} must be a list or None, but got {value!r}")
         if self.landmark_names is not None and len(self.landmark_names) != count:
             raise ValueError(
-                f"landmark_names must hold num_landmarks ({count}) names, but got {len(self.landmark_names)}"
+                f"landmark_names must hold num_landmarks ({count}) names, but got {len(self.landmark_names)}; for "
+                "other landmarks than a checkpoint's, give landmark_names and flip_pairs too, which may be None"
             )
         for pair in self.flip_pairs or []:
             numbers = pair if isinstance(pair, list | tuple) else [pair]
-            if len(numbers) != 2 or not all(isinstance(index, int) and 0 <= index < count for index in numbers):
+            if len(numbers) != 2 or not all(type(index) is int and 0 <= index < count for index in numbers):
                 raise ValueError(f"flip_pairs must be pairs of indices below {count}, but got {pair}")
+        paired = [index for pair in self.flip_pairs or [] for index in pair]
+        if len(set(paired)) < len(paired):
+            raise ValueError(f"flip_pairs must hold each landmark once, but got {self.flip_pairs}")
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
         """Writes config.json with all that the Auto classes and pipelines ask of it, and the code that they load.

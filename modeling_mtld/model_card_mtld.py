@@ -45,7 +45,7 @@ class Stage:
         normalizer: name of what the errors in `results` are divided by.
         threshold: of failure rate and AUC, a fraction.
         results: for each split "nme", "failure_rate" and "auc", fractions, after the last epoch, and "faces"; with a
-            scale head "confidence_ratio" and "likelihood_gain" too, see `modeling_mtld/confidence.py`.
+            scale head "confidence_ratio" and "likelihood_gain" too, see `modeling_mtld/confidence_metrics.py`.
     """
 
     command: str

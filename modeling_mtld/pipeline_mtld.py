@@ -1,11 +1,13 @@
 """`pipeline("facial-landmark-detection")`: a photo in, the landmarks of its faces out."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from numbers import Real
 from operator import itemgetter
-from types import GeneratorType
 
 import numpy as np
+import torch
+from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 
@@ -38,6 +40,8 @@ class FacialLandmarkDetectionPipeline(Pipeline):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        if self.image_processor is None:
+            raise ValueError("image_processor must be an MTLDImageProcessor, but got None")
         # transformers puts the classes themselves into the configuration, which then could not be saved.
         for entry in (getattr(self.model.config, "custom_pipelines", None) or {}).values():
             entry["pt"] = [getattr(auto_class, "__name__", auto_class) for auto_class in entry["pt"]]
@@ -46,16 +50,17 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         """
         Args:
             images: a photo of any kind the processor takes (path, URL, PIL image, array, tensor), or a list, data
-                set or generator of them. {"image": photo, "boxes": boxes} will do for a photo too.
+                set (of datasets or torch) or iterator of them. {"image": photo, "boxes": boxes} will do for a photo.
             boxes: where the faces are. None, also for a single photo of a list, looks for them. "whole" takes each
                 photo as one face: the crop is the square around the photo. Else landmark boxes (x0, y0, x1, y1) in
                 pixels of the upright photo, where the centre of the top-left pixel is (0, 0): for one photo a list of
                 them, for a list or data set of photos a list of such lists, each possibly empty.
             kwargs: any of these, which `pipeline(…)` takes too, for all calls:
                 `flip` (False): average with the mirror image of each face, which takes twice as long;
-                `min_score` (0.55): of a face that was looked for, below which it is dropped;
+                `min_score` (0.55): of a face that was looked for, below which it is dropped; without a scale head
+                all scores are 1;
                 `batch_size` (1): photos read at a time, whose faces go through the network together;
-                `face_batch_size` (64): faces that do so at most, mirror images included;
+                `face_batch_size` (64): faces that do so at most, mirror images included, but one at least;
                 `timeout` (30): seconds to wait for a URL;
                 `num_workers` (0): processes that read photos and look for faces.
 
@@ -73,30 +78,30 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         """
         if isinstance(boxes, str):
             boxes, kwargs["boxes"] = None, boxes
-        if getattr(images, "ndim", 0) == 4 or isinstance(images, tuple):
-            images = list(images)
-        if isinstance(images, list):
-            return list(super().__call__(_Photos(images, boxes), **kwargs))
-        if isinstance(images, Dataset) and not isinstance(images, IterableDataset):
-            return super().__call__(_Photos(images, boxes), **kwargs)
-        if not isinstance(images, GeneratorType | IterableDataset):
-            return super().__call__(images if boxes is None else {"image": images, "boxes": boxes}, **kwargs)
-        if boxes is not None:
-            raise ValueError(f"boxes must come with each photo, {{'image', 'boxes'}}, of a stream, but got {boxes!r}")
-        if isinstance(images, GeneratorType):
-            images = (_number(image, None, index) for index, image in enumerate(images))
-        return super().__call__(images, **kwargs)
+        if isinstance(images, Iterator | IterableDataset):
+            if boxes is not None:
+                raise ValueError(
+                    f"boxes must come with each photo of a stream, {{'image', 'boxes'}}, but got {boxes!r}"
+                )
+            if isinstance(images, Iterator):
+                images = (_number(image, None, index) for index, image in enumerate(images))
+            return super().__call__(images, **kwargs)
+        if _is_one_photo(images):
+            image = images if isinstance(images, Mapping) else {"image": images}
+            return super().__call__({"boxes": boxes} | dict(image), **kwargs)
+        faces = super().__call__(_Photos(images, boxes), **kwargs)
+        return list(faces) if isinstance(images, list | tuple | np.ndarray | torch.Tensor) else faces
 
     def _sanitize_parameters(self, boxes=None, timeout=None, flip=None, face_batch_size=None, min_score=None):
         if boxes is not None and not (isinstance(boxes, str) and boxes == WHOLE):
-            raise ValueError(f"boxes must be a list or {WHOLE!r}, but got {boxes!r}")
+            raise ValueError(f"boxes must be {WHOLE!r}, or come with the photos as lists, but got {boxes!r}")
         if flip is not None and not isinstance(flip, bool):
             raise ValueError(f"flip must be True or False, but got {flip!r}")
         if flip:
             flip_order(self.model.config.flip_pairs, self.model.config.num_landmarks)
         if face_batch_size is not None and (type(face_batch_size) is not int or face_batch_size < 1):
             raise ValueError(f"face_batch_size must be a whole number of at least 1, but got {face_batch_size!r}")
-        is_number = isinstance(min_score, int | float) and not isinstance(min_score, bool)
+        is_number = isinstance(min_score, Real) and not isinstance(min_score, bool)
         if min_score is not None and not (is_number and 0 <= min_score <= 1):
             raise ValueError(f"min_score must be a number from 0 to 1, but got {min_score!r}")
         preprocess = {"boxes": boxes, "timeout": timeout}
@@ -170,6 +175,13 @@ class FacialLandmarkDetectionPipeline(Pipeline):
                 for name, (x, y), score in zip(names, face["keypoints"].tolist(), face["scores"].tolist())
             ],
         }
+
+
+def _is_one_photo(images) -> bool:
+    """Whether it is a photo, not several of which each has a number."""
+    if isinstance(images, np.ndarray | torch.Tensor):
+        return images.ndim != 4
+    return isinstance(images, str | bytes | Mapping | Image.Image) or not hasattr(images, "__getitem__")
 
 
 class _Photos(Dataset):

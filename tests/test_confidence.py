@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_modeling import BASE, TINY, new_model, random_labels, random_pixels
 
-from modeling_mtld.confidence import confidence_ratio, likelihood_gain
+from modeling_mtld.confidence_metrics import confidence_ratio, likelihood_gain
 from modeling_mtld.confidence_mtld import MAX_LOG_RATIO, TOLERANCE, MTLDScaleHead
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.loss_mtld import scale_loss

@@ -4,6 +4,7 @@ import pytest
 from transformers import TimmBackboneConfig
 
 from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 
 TINY = "test_efficientnet"
 
@@ -102,3 +103,29 @@ def test_refuses_what_cannot_be_and_names_it(name, value):
         MTLDConfig(**{"backbone": TINY, "num_landmarks": 5, name: value})
     if not isinstance(value, (dict, list)):
         assert repr(value) in str(error.value)
+
+
+def test_other_landmarks_than_a_checkpoints_need_other_names(tmp_path):
+    names = [f"point_{index}" for index in range(4)]
+    config = MTLDConfig(backbone=TINY, num_landmarks=4, landmark_names=names, flip_pairs=[[0, 1]])
+    MTLDForFacialLandmarkDetection(config).save_pretrained(tmp_path)
+    other = {"num_landmarks": 3, "ignore_mismatched_sizes": True}
+    with pytest.raises(ValueError, match="give landmark_names and flip_pairs too, which may be None"):
+        MTLDForFacialLandmarkDetection.from_pretrained(tmp_path, **other)
+    other |= {"landmark_names": None, "flip_pairs": None}
+    assert MTLDForFacialLandmarkDetection.from_pretrained(tmp_path, **other).decoder.mean_face.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("landmark_names", 7),
+        ("flip_pairs", 7),
+        ("flip_pairs", [[0, True]]),
+        ("flip_pairs", [[0, 1], [1, 2]]),
+        ("scale_loss_weight", True),
+    ],
+)
+def test_fields_of_the_wrong_kind_are_named(name, value):
+    with pytest.raises(ValueError, match=name):
+        MTLDConfig(**{name: value})

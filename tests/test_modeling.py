@@ -127,6 +127,8 @@ def test_tuple_on_request(model):
     [
         ((PIXELS[0],), "pixel_values", r"\(3, 64, 64\)"),
         ((random_pixels(1, 3, 64, 80),), "pixel_values", "64 x 80"),
+        ((random_pixels(1, 1, 64, 64),), "pixel_values", r"\(1, 1, 64, 64\)"),
+        ((PIXELS.numpy(),), "pixel_values", "ndarray"),
         ((random_pixels(1, 3, 0, 64),), "pixel_values", r"\(1, 3, 0, 64\)"),
         ((PIXELS, random_labels(2, 6)), "labels", r"\(2, 6, 2\)"),
         ((PIXELS, random_labels(1)), "labels", r"\(1, 5, 2\)"),
@@ -136,6 +138,11 @@ def test_tuple_on_request(model):
 def test_refuses_wrong_shapes_by_name(model, inputs, name, found):
     with pytest.raises(ValueError, match=f"{name} must .*, but got {found}"):
         model(*inputs)
+
+
+def test_runs_without_numbers():
+    """On the meta device, which torch's autocast does not know."""
+    assert new_model().to("meta")(PIXELS.to("meta"), LABELS.to("meta")).scores.shape == (2, 5)
 
 
 # Precision

@@ -1,6 +1,7 @@
 import io
 import json
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -360,7 +361,7 @@ def test_no_photos(pipe):
         ([astronaut(), astronaut()], [BOX], "boxes must be one list for each of the 2 images, but got 1"),
         ([astronaut()], 3, "boxes must be one list for each of the 1 images, but got 3"),
         (astronaut(), 3, "boxes must be a list of boxes .*, but got 3"),
-        (astronaut(), "all", "boxes must be a list or 'whole', but got 'all'"),
+        (astronaut(), "all", "boxes must be 'whole', or come with the photos as lists, but got 'all'"),
         ([astronaut()], ["all"], r"boxes\[0\] must be a list of boxes .*, but got 'all'"),
         ([astronaut(), "missing.jpg"], "whole", r"images\[1\] 'missing\.jpg' must be .* no such file"),
         ((photo for photo in [astronaut(), None]), "whole", r"images\[1\] must be .*, but got NoneType"),
@@ -415,3 +416,26 @@ def test_loads_as_remote_code_and_can_be_saved_again(pipe, tmp_path):
     config = json.loads((tmp_path / "second" / "config.json").read_text())
     assert config["custom_pipelines"]["facial-landmark-detection"]["pt"] == ["AutoModelForKeypointDetection"]
     assert pipeline(model=str(tmp_path / "second"), trust_remote_code=True).task == "facial-landmark-detection"
+
+
+def test_a_loaded_model_makes_a_pipeline_as_its_name_does(pipe):
+    again = pipeline("facial-landmark-detection", model=pipe.model, image_processor=pipe.image_processor)
+    assert again(astronaut(), boxes=[BOX]) == pipe(astronaut(), boxes=[BOX])
+
+
+def test_a_pipeline_without_an_image_processor(pipe):
+    with pytest.raises(ValueError, match="image_processor must be an MTLDImageProcessor"):
+        FacialLandmarkDetectionPipeline(model=pipe.model)
+
+
+def test_data_sets_of_datasets_their_columns_and_iterators(pipe):
+    photos = [Image.fromarray(astronaut()), Image.fromarray(astronaut()[:, ::-1])]
+    faces = datasets.Dataset.from_dict({"image": photos, "name": ["a", "b"]}).cast_column("image", datasets.Image())
+    expected = pipe(photos, boxes="whole")
+    for images in (faces, faces["image"], iter(photos), map(np.asarray, photos)):
+        assert list(pipe(images, boxes="whole")) == expected
+
+
+def test_a_dict_with_boxes_beside_it(pipe):
+    assert pipe({"image": astronaut()}, boxes=[BOX]) == pipe(astronaut(), boxes=[BOX])
+    assert pipe({"image": astronaut(), "boxes": [BOX]}) == pipe(astronaut(), boxes=[BOX])

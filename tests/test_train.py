@@ -232,10 +232,10 @@ def test_train_only_gives_confidences_to_a_checkpoint_without(data, tmp_path):
 def test_train_only_of_a_part_that_is_none(trained, data, tmp_path, capsys):
     words = arguments(data, tmp_path / "next", model_name_or_path=trained[0], config=None, train_only="head")
     line = fails(capsys, words)
-    assert "--train_only must be one of backbone, encoder, decoder, heatmap_branch, scale_head, but got head" in line
+    assert "--train_only must be one of backbone, encoder, decoder, scale_head, but got 'head'" in line
     assert not (tmp_path / "next").exists()
-    words = arguments(data, tmp_path / "next", train_only="scale_head")
-    assert "--train_only needs --model_name_or_path" in fails(capsys, words)
+    for words in (arguments(data, tmp_path / "next", train_only=""), scoring(data, trained[0], train_only="decoder")):
+        assert "--train_only needs --model_name_or_path, and no --eval_only" in fails(capsys, words)
 
 
 def test_training_from_a_checkpoint_is_in_training_mode_from_its_first_step(trained, data, tmp_path, monkeypatch):

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import torch
 
-from .modeling_mtld import MTLDOutput
-
 
 def flip_order(flip_pairs: Sequence[Sequence[int]] | None, num_landmarks: int) -> list[int]:
     """For each landmark the one that takes its place in a mirrored face: its partner, or itself where it has none.
@@ -28,7 +26,7 @@ def flip_order(flip_pairs: Sequence[Sequence[int]] | None, num_landmarks: int) -
     return order
 
 
-def predict_with_flip(model, pixel_values: torch.Tensor, flip_pairs: Sequence[Sequence[int]] | None) -> MTLDOutput:
+def predict_with_flip(model, pixel_values: torch.Tensor, flip_pairs: Sequence[Sequence[int]] | None):
     """Mean of the network's answers for crops and for their mirror images.
 
     It takes twice as long. Both go through the network as one batch, so that a few crops use an accelerator better
@@ -40,8 +38,8 @@ def predict_with_flip(model, pixel_values: torch.Tensor, flip_pairs: Sequence[Se
         flip_pairs: pairs of landmarks that change places in a mirrored face, as in the model's configuration.
 
     Returns:
-        `landmarks` (batch, K, 2) and `intermediate_landmarks` (batch, layers, K, 2), fractions of the crop, and, where
-        the model gives them, `scales` and `scores` (batch, K).
+        An `MTLDOutput` with `landmarks` (batch, K, 2) and `intermediate_landmarks` (batch, layers, K, 2), fractions of
+        the crop, and, where the model gives them, `scales` and `scores` (batch, K).
 
     Raises:
         ValueError: if `flip_pairs` is None, or does not hold pairs of the model's landmarks, each in one.
@@ -55,7 +53,7 @@ def predict_with_flip(model, pixel_values: torch.Tensor, flip_pairs: Sequence[Se
             straight, mirrored = values.chunk(2)
             back = _mirror_points(mirrored)[..., order, :] if name.endswith("landmarks") else mirrored[..., order]
             means[name] = (straight + back) / 2
-    return MTLDOutput(**means)
+    return type(outputs)(**means)
 
 
 def _mirror_points(points: torch.Tensor) -> torch.Tensor:

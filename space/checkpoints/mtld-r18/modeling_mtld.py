@@ -11,13 +11,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForKeypointDetection, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.processing_utils import Unpack
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import maybe_autocast
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .backbone_mtld import STRIDES, build_backbone, fixed_size, is_channels_last, read_pretrained
@@ -26,6 +28,7 @@ from .configuration_mtld import MTLDConfig
 from .hub_mtld import PUSH_OPTIONS, PushToHub
 from .loss_mtld import mtld_loss
 from .model_card_mtld import inherited, write_model_card
+from .pipeline_mtld import FacialLandmarkDetectionPipeline
 
 
 @dataclass
@@ -233,7 +236,7 @@ class MTLDLandmarkHead(nn.Module):
         self.out = starts_at_zero(nn.Linear(hidden_size, 2))
 
     def forward(self, queries):
-        with torch.autocast(queries.device.type, enabled=False):
+        with maybe_autocast(queries.device.type, enabled=False):
             states = queries.to(self.fc1.weight.dtype)
             return self.out(F.relu(self.fc2(F.relu(self.fc1(states))))).float()
 
@@ -306,7 +309,7 @@ class MTLDBaseHead(nn.Module):
     def forward(self, feature_maps) -> torch.Tensor:
         """feature_maps: s3, s4, s5. Returns (batch, 1, K, 2) float32, fractions of the crop."""
         pooled = feature_maps[-1].mean(dim=(-2, -1))
-        with torch.autocast(pooled.device.type, enabled=False):
+        with maybe_autocast(pooled.device.type, enabled=False):
             moves = self.out(pooled.to(self.out.weight.dtype)).float()
         return (self.mean_face.float() + moves.unflatten(-1, (-1, 2))).unsqueeze(1)
 
@@ -442,7 +445,7 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
             scales, scores, usual_error = self.scale_head(feature_maps, landmarks[:, -1], labels)
         if labels is not None:
             heatmaps = self.heatmap_branch(feature_maps) if self.config.use_heatmap_loss else None
-            with torch.autocast(pixel_values.device.type, enabled=False):
+            with maybe_autocast(pixel_values.device.type, enabled=False):
                 loss, loss_dict = mtld_loss(self.config, labels.float(), landmarks, heatmaps, scales, usual_error)
         return MTLDOutput(
             loss=loss,
@@ -455,7 +458,9 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         )
 
     def _check_inputs(self, pixel_values, labels):
-        if pixel_values.ndim != 4 or 0 in pixel_values.shape[-2:]:
+        if not isinstance(pixel_values, torch.Tensor):
+            raise ValueError(f"pixel_values must be a tensor, but got {type(pixel_values).__name__}")
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3 or 0 in pixel_values.shape[-2:]:
             raise ValueError(f"pixel_values must be of shape (batch, 3, H, W), but got {tuple(pixel_values.shape)}")
         height, width = pixel_values.shape[-2:]
         if height % STRIDES[-1] or width % STRIDES[-1]:
@@ -471,6 +476,7 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
     def set_mean_face(self, mean_face: torch.Tensor):
         """Starts the decoder from `mean_face` (K, 2), fractions of the crop, instead of from the crop's centre."""
         expected = (self.config.num_landmarks, 2)
+        mean_face = torch.as_tensor(mean_face)
         if tuple(mean_face.shape) != expected or not torch.isfinite(mean_face).all():
             raise ValueError(f"mean_face must be finite and of shape {expected}, but got {tuple(mean_face.shape)}")
         self.decoder.mean_face.copy_(mean_face)
@@ -526,5 +532,15 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
             if push_to_hub:
                 self._push(save_directory, **hub)
 
+
+# For `pipeline("facial-landmark-detection", model=model)` with a model that is loaded already; transformers asks the
+# configuration only for one that is given by its name.
+if "facial-landmark-detection" not in PIPELINE_REGISTRY.get_supported_tasks():
+    PIPELINE_REGISTRY.register_pipeline(
+        "facial-landmark-detection",
+        pipeline_class=FacialLandmarkDetectionPipeline,
+        pt_model=AutoModelForKeypointDetection,
+        type="image",
+    )
 
 __all__ = ["MTLDForFacialLandmarkDetection", "MTLDOutput", "MTLDPreTrainedModel"]
