@@ -281,18 +281,18 @@ def load_splits(args, processor) -> tuple[FaceCrops | None, dict[str, FaceCrops]
 
 
 @torch.no_grad()
-def predict(accelerator, model, loader, args) -> dict[str, np.ndarray]:
+def predict(accelerator, model, loader, name: str, args) -> dict[str, np.ndarray]:
     """The model's `landmarks`, `scales` and `scores` for every face once, and its `labels`, float64, in fractions of
     the crop; no `scales` and `scores` without a scale head."""
     flip_pairs = accelerator.unwrap_model(model).config.flip_pairs
     batches = []
     model.eval()
-    for batch in tqdm(loader, desc="score", leave=False, disable=not accelerator.is_main_process):
+    for batch in tqdm(loader, desc=f"score {name}", leave=False, disable=not accelerator.is_main_process):
         pixels = batch["pixel_values"]
         outputs = predict_with_flip(model, pixels, flip_pairs) if args.flip else model(pixel_values=pixels)
-        found = {name: outputs[name] for name in ("landmarks", "scales", "scores") if name in outputs}
+        found = {key: outputs[key] for key in ("landmarks", "scales", "scores") if key in outputs}
         batches.append(accelerator.gather_for_metrics({**found, "labels": batch["labels"]}))
-    return {name: torch.cat([batch[name] for batch in batches]).double().cpu().numpy() for name in batches[0]}
+    return {key: torch.cat([batch[key] for batch in batches]).double().cpu().numpy() for key in batches[0]}
 
 
 def evaluate_model(accelerator, model, loaders, args) -> dict[str, dict[str, float]]:
@@ -302,22 +302,24 @@ def evaluate_model(accelerator, model, loaders, args) -> dict[str, dict[str, flo
     """
     benchmark, results = BENCHMARKS[args.dataset], {}
     for name, loader in loaders.items():
-        faces = predict(accelerator, model, loader, args)
+        faces = predict(accelerator, model, loader, name, args)
+        normalizers = benchmark.normalizers(faces["labels"], args.normalizer)
         metric = evaluate.load(str(METRIC), experiment_id=f"{os.getpid()}-{name}")
         results[name] = metric.compute(
             predictions=faces["landmarks"],
             references=faces["labels"],
-            normalizers=benchmark.normalizers(faces["labels"], args.normalizer),
+            normalizers=normalizers,
             failure_threshold=benchmark.failure_threshold,
             auc_threshold=benchmark.failure_threshold,
         )
         results[name]["faces"] = len(loader.dataset)
         if "scores" in faces:
-            results[name] |= score_confidences(faces, benchmark.normalizers(faces["labels"], args.normalizer))
+            results[name] |= score_confidences(faces, normalizers)
     return results
 
 
 def score_confidences(faces: dict[str, np.ndarray], normalizers: np.ndarray) -> dict[str, float]:
+    """`faces` as `predict` returns them; normalizers (faces,), fractions of the crop."""
     distances = faces["landmarks"] - faces["labels"]
     errors = np.linalg.norm(distances, axis=-1) / normalizers[:, None]
     return {

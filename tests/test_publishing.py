@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import test_modeling
 import torch
 from transformers.dynamic_module_utils import get_relative_import_files
 
@@ -18,16 +19,7 @@ from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 from modeling_mtld.publishing_mtld import CODE_FILES, complete_checkpoint
 
 SOURCES = Path(publishing_mtld.__file__).parent
-TINY = {
-    "backbone": "test_efficientnet",
-    "image_size": 64,
-    "num_landmarks": 5,
-    "hidden_size": 16,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "decoder_intermediate_size": 32,
-    "heatmap_sigma": 1.25,
-}
+TINY = test_modeling.TINY | {"heatmap_sigma": 1.25}
 
 
 @pytest.fixture(scope="module")
