@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from datasets.table import embed_table_storage
 from tqdm.auto import tqdm
 
-from .benchmarks import BENCHMARKS
 from .dataset_card import dataset_card
-from .loading import prepare_faces, split_sizes, warn_of_sizes
+from .loading import open_faces, prepare, split_sizes, warn_of_sizes
+from .own_data import find_benchmark
 
 _FACES_IN_SHARD = 1000  # about 400 MB of official photos
 _FACES_IN_ROW_GROUP = 100  # the unit that a reader loads at once
@@ -35,14 +35,15 @@ def convert(
     """
     output_dir = Path(output_dir).expanduser().absolute()
     check_output_dir(output_dir)
-    builder = prepare_faces(dataset, data_dir, cache_dir)
+    benchmark = find_benchmark(dataset)
+    builder = prepare(open_faces(benchmark, data_dir, cache_dir))
     sizes = split_sizes(builder)
-    warn_of_sizes(BENCHMARKS[dataset], sizes)
+    warn_of_sizes(benchmark, sizes)
     with _complete_or_absent(output_dir) as unfinished:
         (unfinished / "data").mkdir()
         for split in sizes:
             _write_split(builder.as_dataset(split=split), split, unfinished / "data")
-        (unfinished / "README.md").write_text(dataset_card(BENCHMARKS[dataset], sizes), encoding="utf-8")
+        (unfinished / "README.md").write_text(dataset_card(benchmark, sizes), encoding="utf-8")
     return sizes
 
 

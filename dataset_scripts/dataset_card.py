@@ -55,7 +55,7 @@ def dataset_card(benchmark: Benchmark, sizes: Mapping[str, int]) -> str:
         first_split=next(iter(sizes)),
         split_rows="\n".join(f"| {split} | {size} | {benchmark.splits[split]} |" for split, size in sizes.items()),
         incomplete="**Not the complete benchmark**: say so wherever a score is quoted. " if differing else "",
-        normalizer=next(iter(benchmark.normalizer_points)),
+        normalizer=benchmark.default_normalizer,
         citation=benchmark.citation,
     )
 

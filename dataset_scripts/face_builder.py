@@ -4,7 +4,7 @@ This module and those of the builders open no files themselves: `datasets` repla
 the modules of builders by versions for streaming.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import datasets
@@ -13,7 +13,8 @@ import numpy as np
 from modeling_mtld.geometry_mtld import check_box, landmark_box
 
 from .benchmarks import Benchmark
-from .face_files import FaceFile, check_photo, fingerprint, resolve_folder
+from .face_files import check_photo, fingerprint, resolve_folder
+from .faces import Face
 
 
 @dataclass
@@ -24,38 +25,53 @@ class FaceConfig(datasets.BuilderConfig):
 
 
 class FaceBuilder(datasets.GeneratorBasedBuilder):
-    """A benchmark read from its official folders. A subclass gives BENCHMARK, `list_faces` and `read_landmarks`.
+    """A benchmark read from its official files.
 
-    Columns: `image` (RGB), `landmarks` (K, 2) float32 in pixels of the photo, 0-based, NaN where not annotated, `box`
-    (4,) float32 and `image_id`. `box` is the landmark box of HRNet's protocol in the same pixels: x0 and y0 are the
-    floor of the smallest coordinates, x1 and y1 the ceiling of the largest.
+    A subclass gives BENCHMARK, `list_sources`, `list_files` and `read_faces`. A source is whatever `read_faces` takes: a list, an annotation with its photo, a database.
+
+    Columns, coordinates in pixels of the photo, 0-based: `image` (RGB), `landmarks` (K, 2) float32, NaN where not
+    annotated, `landmark_box` (4,) float32, that of HRNet's protocol: x0 and y0 the floor of the smallest coordinates,
+    x1 and y1 the ceiling of the largest, `box` (4,) float32, the annotated face box, NaN where there is none,
+    `occluded` (K,) bool where the set has it, `image_id`, and the set's own columns.
 
     Raises:
         ValueError: if `data_dir` is missing, empty or of another layout, or a file in it cannot be read; it names the
-            folder or the file. Nothing of a failed build stays in the cache.
+            folder, or the file and the row. Nothing of a failed build stays in the cache.
     """
 
-    VERSION = datasets.Version("1.0.0")
+    VERSION = datasets.Version("2.0.0")
     BUILDER_CONFIG_CLASS = FaceConfig
     BENCHMARK: Benchmark
 
-    def __init__(self, *, data_dir: str, **kwargs):
-        root = resolve_folder(data_dir)
-        self._faces = {split: faces for split, faces in self.list_faces(root).items() if faces}
-        if not self._faces:
-            raise ValueError(f"data_dir must hold {self.BENCHMARK.layout}, but none of these is in {root}")
-        key = fingerprint(root, (face for faces in self._faces.values() for face in faces))
-        super().__init__(data_dir=str(root), dataset_name=self.BENCHMARK.name, fingerprint=key, **kwargs)
+    def __init__(self, *, data_dir: str, benchmark: Benchmark | None = None, **kwargs):
+        self.benchmark = benchmark or self.BENCHMARK
+        self.root = resolve_folder(data_dir)
+        self._sources = {split: sources for split, sources in self.list_sources(self.root).items() if sources}
+        if not self._sources:
+            raise ValueError(
+                f"data_dir must hold {self.benchmark.layout}, but none of these is in {self.root}. "
+                f"From {self.benchmark.homepage}: {self.benchmark.download}"
+            )
+        key = fingerprint(self.root, self.list_files(self.root, self._sources), face_features(self.benchmark))
+        super().__init__(data_dir=str(self.root), dataset_name=self.benchmark.name, fingerprint=key, **kwargs)
 
     @classmethod
-    def list_faces(cls, root) -> Mapping[str, Sequence[FaceFile]]:
-        """The faces of each split below `root`, an absolute path."""
+    def list_sources(cls, root) -> Mapping[str, Sequence]:
+        """What the faces of each split are read from below `root`, an absolute path; empty where it is not there."""
         raise NotImplementedError
 
     @classmethod
-    def read_landmarks(cls, face: FaceFile) -> np.ndarray:
-        """Landmarks (K, 2) of a face, float64, 0-based pixels of the photo, NaN where not annotated."""
+    def list_files(cls, root, sources: Mapping[str, Sequence]) -> Iterable:
+        """Paths of the files, annotations and photos, after whose change the set is read anew."""
         raise NotImplementedError
+
+    def read_faces(self, source) -> Iterator[Face]:
+        """The faces of one of the sources, in their order there."""
+        raise NotImplementedError
+
+    @property
+    def split_names(self) -> list[str]:
+        return list(self._sources)
 
     def download_and_prepare(self, *args, **kwargs):
         try:
@@ -67,46 +83,68 @@ class FaceBuilder(datasets.GeneratorBasedBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
-            description=f"{self.BENCHMARK.title}: faces with {self.BENCHMARK.num_landmarks} landmarks.",
-            features=face_features(self.BENCHMARK),
-            homepage=self.BENCHMARK.homepage,
-            license=self.BENCHMARK.licence,
-            citation=self.BENCHMARK.citation,
+            description=f"{self.benchmark.title}: faces with {self.benchmark.num_landmarks} landmarks.",
+            features=face_features(self.benchmark),
+            homepage=self.benchmark.homepage,
+            license=self.benchmark.licence,
+            citation=self.benchmark.citation,
         )
 
     def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
         return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"faces": faces}) for split, faces in self._faces.items()
+            datasets.SplitGenerator(name=split, gen_kwargs={"sources": sources})
+            for split, sources in self._sources.items()
         ]
 
-    def _generate_examples(self, faces: Sequence[FaceFile]) -> Iterator[tuple[str, dict]]:
-        for face in faces:
-            landmarks = self.read_landmarks(face)
-            yield (
-                face.image_id,
-                {
-                    "image": check_photo(face.photo),
-                    "landmarks": landmarks.astype(np.float32),
-                    "box": _box_in_whole_pixels(landmarks, face).astype(np.float32),
-                    "image_id": face.image_id,
-                },
-            )
+    def _generate_examples(self, sources: Sequence) -> Iterator[tuple[int, dict]]:
+        faces = (face for source in sources for face in self.read_faces(source))
+        for number, face in enumerate(faces):
+            try:
+                yield number, _example(face, self.benchmark)
+            except ValueError as error:
+                raise ValueError(f"{face.where}: {error}") from error
 
 
-def _box_in_whole_pixels(landmarks: np.ndarray, face: FaceFile) -> np.ndarray:
+def _example(face: Face, benchmark: Benchmark) -> dict:
+    """The row of a face. Raises ValueError where it cannot be used."""
+    if face.landmarks.shape != (benchmark.num_landmarks, 2):
+        raise ValueError(f"landmarks must be ({benchmark.num_landmarks}, 2), but got {face.landmarks.shape}")
+    if np.isinf(face.landmarks).any():
+        raise ValueError(f"landmarks must not be infinite, but got {face.landmarks[np.isinf(face.landmarks)][0]}")
+    box = np.full(4, np.nan) if face.box is None else check_box(face.box, "the annotated box")
+    around = box_in_whole_pixels(face.landmarks)
+    if face.box is None or benchmark.crop_box == "landmark_box":
+        check_box(around, "the box of the landmarks")
+    example = {
+        "image": check_photo(face.photo),
+        "landmarks": face.landmarks.astype(np.float32),
+        "landmark_box": around.astype(np.float32),
+        "box": box.astype(np.float32),
+        "image_id": face.image_id,
+    }
+    if benchmark.occlusion:
+        example["occluded"] = face.occluded
+    return example | {name: face.columns[name] for name in benchmark.columns}
+
+
+def box_in_whole_pixels(landmarks) -> np.ndarray:
+    """The box (4,) around the annotated ones of `landmarks` (K, 2), rounded outwards, as HRNet's protocol has it."""
     box = landmark_box(landmarks)
-    return check_box(
-        np.concatenate([np.floor(box[:2]), np.ceil(box[2:])]), f"box of the landmarks in {face.annotation}"
-    )
+    return np.concatenate([np.floor(box[:2]), np.ceil(box[2:])])
 
 
 def face_features(benchmark: Benchmark) -> datasets.Features:
-    """The columns that every benchmark has; see `FaceBuilder`."""
+    """The columns of a benchmark; see `FaceBuilder`."""
+    box = datasets.Sequence(datasets.Value("float32"), length=4)
+    features = {
+        "image": datasets.Image(mode="RGB"),
+        "landmarks": datasets.Array2D(shape=(benchmark.num_landmarks, 2), dtype="float32"),
+        "landmark_box": box,
+        "box": box,
+        "image_id": datasets.Value("string"),
+    }
+    if benchmark.occlusion:
+        features["occluded"] = datasets.Sequence(datasets.Value("bool"), length=benchmark.num_landmarks)
     return datasets.Features(
-        {
-            "image": datasets.Image(mode="RGB"),
-            "landmarks": datasets.Array2D(shape=(benchmark.num_landmarks, 2), dtype="float32"),
-            "box": datasets.Sequence(datasets.Value("float32"), length=4),
-            "image_id": datasets.Value("string"),
-        }
+        features | {name: datasets.Value(column.dtype) for name, column in benchmark.columns.items()}
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -44,38 +45,60 @@ def pair_annotations(root: Path, folder: Path, suffix: str) -> list[FaceFile]:
     return faces
 
 
-def fingerprint(root: Path, faces: Iterable[FaceFile]) -> str:
-    """A digest of names, sizes and times of modification, which changes when a file is added, removed or written."""
-    digest = hashlib.sha256()
-    for path in sorted({path for face in faces for path in (face.photo, face.annotation)}):
+def fingerprint(root: Path, files: Iterable[Path], *facts: object) -> str:
+    """A digest of names, sizes and times of modification, which changes when a file is added, removed or written.
+
+    `facts` go into it by their `repr`.
+    """
+    digest = hashlib.sha256(repr(facts).encode())
+    for path in sorted(set(files)):
         status = path.stat()
         digest.update(f"{path.relative_to(root).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def check_photo(path: Path) -> str | dict:
+def list_photos(folder: Path) -> list[Path]:
+    """The photos in `folder` and below it, sorted; hidden ones are left out."""
+    return sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def find_file(root: Path, *names: str) -> Path | None:
+    """The first of `names`, paths below `root`, that is a file."""
+    return next((root / name for name in names if (root / name).is_file()), None)
+
+
+def check_photo(photo: Path | np.ndarray) -> str | dict:
     """Decodes the whole photo and returns what `datasets.Image` should hold of it: the path, as a rule.
 
     Landmarks refer to the pixels as stored. `datasets.Image` turns a photo by its EXIF orientation, so a photo that
-    has one is returned as PNG bytes without it.
+    has one is returned as PNG bytes without it, and so are pixels, (H, W, 3) or (H, W) uint8.
 
     Raises:
-        ValueError: naming the file, if it cannot be decoded to the end or has more than 8 bits a channel (which
-            `datasets.Image` would turn black and white).
+        ValueError: naming the file, if it is missing, cannot be decoded to the end or has more than 8 bits a channel
+            (which `datasets.Image` would turn black and white).
     """
+    if isinstance(photo, np.ndarray):
+        return _as_png(Image.fromarray(photo).convert("RGB"))
     try:
-        with Image.open(path) as photo:
-            photo.load()
-            if photo.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {photo.mode} has more than 8 bits a channel")
-            if photo.getexif().get(Image.ExifTags.Base.Orientation, 1) == 1:
-                return str(path)
-            pixels = photo.convert("RGB").tobytes()
-            stored = io.BytesIO()
-            Image.frombytes("RGB", photo.size, pixels).save(stored, "PNG")
-            return {"bytes": stored.getvalue(), "path": None}
+        with Image.open(photo) as image:
+            image.load()
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
+            if image.getexif().get(Image.ExifTags.Base.Orientation, 1) == 1:
+                return str(photo)
+            return _as_png(image.convert("RGB"))
+    except FileNotFoundError:
+        raise ValueError(f"{photo} must be an image, but there is no such file") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} must be an image that can be read whole, but got: {error}") from error
+        raise ValueError(f"{photo} must be an image that can be read whole, but got: {error}") from error
+
+
+def _as_png(image: Image.Image) -> dict:
+    stored = io.BytesIO()
+    Image.fromarray(np.asarray(image)).save(stored, "PNG")  # the pixels alone, without the orientation
+    return {"bytes": stored.getvalue(), "path": None}
 
 
 def resolve_folder(path: str | Path, name: str = "data_dir") -> Path:

@@ -26,3 +26,9 @@ def list_300w(root: Path) -> dict[str, list[FaceFile]]:
 def _list_folder(root: Path, names: list[str]) -> list[FaceFile]:
     present = [root / name for name in names if (root / name).is_dir()]
     return pair_annotations(root, present[0], ".pts") if present else []
+
+
+def source_of(face: FaceFile) -> str:
+    """The database of the photo: afw, helen, lfpw, ibug, indoor or outdoor."""
+    folders = [name.lower().removeprefix("01_").removeprefix("02_") for name in face.image_id.split("/")[:-1]]
+    return next(name for name in folders if name in ("afw", "helen", "lfpw", "ibug", "indoor", "outdoor"))

@@ -1,4 +1,4 @@
-"""Faces of a benchmark as a `datasets.Dataset`, from official folders or from their Parquet conversion."""
+"""Faces of a benchmark as a `datasets.Dataset`, from official folders, Parquet folders or the Hub, or as a stream."""
 
 import logging
 import re
@@ -6,71 +6,104 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import datasets
+import huggingface_hub
+import numpy as np
 
-from .benchmarks import BENCHMARKS, Benchmark
+from .benchmarks import Benchmark
 from .builder_300w import Faces300W
-from .face_builder import FaceBuilder, face_features
+from .builder_folder import FacesInFolder
+from .face_builder import FaceBuilder, box_in_whole_pixels, face_features
 from .face_files import PHOTO_SUFFIXES, resolve_folder
+from .own_data import find_benchmark
 
 logger = logging.getLogger(__name__)
 
 BUILDERS: dict[str, type[FaceBuilder]] = {"300w": Faces300W}
+Faces = datasets.Dataset | datasets.IterableDataset
 
 
 def load_faces(
-    dataset: str, data_dir: str | Path | None, split: str, cache_dir: str | Path | None = None
-) -> datasets.Dataset:
-    """The faces of one split, or of several joined by "+", of a benchmark.
+    dataset: str | Benchmark,
+    data_dir: str | Path | None,
+    split: str,
+    cache_dir: str | Path | None = None,
+    streaming: bool = False,
+) -> Faces:
+    """The faces of one split, of several joined by "+", or of a subset that papers name.
 
     Args:
-        dataset: a name in `BENCHMARKS`, such as "300w".
-        data_dir: the official folders, or the folder that `python -m dataset_scripts` made from them.
-        split: such as "train", "common+challenging", "train[:100]", or a subset that the benchmark names ("full").
+        dataset: a name in `BENCHMARKS`, such as "300w", the path of a YAML file that describes your own landmarks, or
+            a `Benchmark`.
+        data_dir: the official folders, the folder that `python -m dataset_scripts` made from them, or the name of a
+            data set on the Hub, such as "org/300w"; for a YAML file by default its folder.
+        split: such as "train", "common+challenging", "train[:100]", or a subset that the benchmark names ("full",
+            "frontal").
         cache_dir: where `datasets` keeps what it prepared; by default its usual place.
+        streaming: read the faces one after another while they are used, and keep nothing; without "[:100]".
 
     Returns:
-        Columns `image` (PIL, RGB), `landmarks` (K, 2) in pixels of the photo, 0-based, NaN where not annotated, `box`
-        (x0, y0, x1, y1) around them in whole pixels, `image_id`. A split of another size than the official one is
-        logged as a warning.
+        The columns of `FaceBuilder`; those that a Parquet file lacks (`landmark_box`, `box`, `image_id`) are made up
+        for. A split of another size than the official one is logged as a warning.
 
     Raises:
         ValueError: on an unknown data set or split, a missing or empty folder, one of another layout, or a file in it
             that cannot be read; the message names what is at fault.
     """
-    builder = prepare_faces(dataset, data_dir, cache_dir)
-    sizes = split_sizes(builder)
-    expression = BENCHMARKS[dataset].subsets.get(split, split)
+    benchmark = find_benchmark(dataset)
+    builder = open_faces(benchmark, data_dir, cache_dir)
+    subset = benchmark.subsets.get(split)
+    expression = subset.splits if subset else split
     wanted = [re.sub(r"\[.*\]$", "", part.strip()) for part in expression.split("+")]
-    if not set(wanted) <= sizes.keys():
-        raise ValueError(f"split must be made of {', '.join(sizes)} for {data_dir}, but got {split!r}")
-    warn_of_sizes(BENCHMARKS[dataset], {name: sizes[name] for name in wanted})
-    return builder.as_dataset(split=expression)
+    if not set(wanted) <= set(split_names(builder)):
+        names = [*split_names(builder), *_available(benchmark, split_names(builder))]
+        raise ValueError(f"split must be made of {', '.join(names)} for {data_dir}, but got {split!r}")
+    if streaming:
+        if "[" in expression:
+            raise ValueError(f"split must be without [...] when streaming, but got {split!r}")
+        parts = [builder.as_streaming_dataset(split=name) for name in wanted]
+        faces = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    else:
+        prepare(builder)
+        warn_of_sizes(benchmark, {name: split_sizes(builder)[name] for name in wanted})
+        faces = builder.as_dataset(split=expression)
+    faces = _complete(faces, benchmark, data_dir)
+    if subset and subset.column:
+        faces = select_rows(faces, subset.column, {subset.value})
+    return faces
 
 
-def prepare_faces(
-    dataset: str, data_dir: str | Path | None, cache_dir: str | Path | None = None
+def open_faces(
+    benchmark: Benchmark, data_dir: str | Path | None, cache_dir: str | Path | None = None
 ) -> datasets.DatasetBuilder:
-    """The builder behind `load_faces` (same arguments, same errors), with all splits prepared in the cache."""
-    if dataset not in BENCHMARKS:
-        raise ValueError(f"dataset must be one of {', '.join(BENCHMARKS)}, but got {dataset!r}")
-    benchmark = BENCHMARKS[dataset]
+    """The builder behind `load_faces` (same arguments, same errors), with nothing prepared yet."""
     if data_dir is None:
-        raise ValueError(f"data_dir must be the folder of {benchmark.title} ({benchmark.homepage}), but got None")
-    folder = resolve_folder(data_dir)
+        raise ValueError(
+            f"data_dir must be the folder of {benchmark.title}, but got None. "
+            f"From {benchmark.homepage}: {benchmark.download}"
+        )
     cache_dir = None if cache_dir is None else str(cache_dir)
+    if _names_a_hub_data_set(data_dir):
+        return _open_from_hub(str(data_dir), cache_dir)
+    folder = resolve_folder(data_dir)
     shards = _list_shards(folder)
     if shards:
-        builder = datasets.load_dataset_builder("parquet", data_files=shards, cache_dir=cache_dir)
-    else:
-        builder = BUILDERS[dataset](data_dir=str(folder), cache_dir=cache_dir)
+        return datasets.load_dataset_builder("parquet", data_files=shards, cache_dir=cache_dir)
+    builder = BUILDERS.get(benchmark.name, FacesInFolder)
+    return builder(data_dir=str(folder), benchmark=benchmark, cache_dir=cache_dir)
+
+
+def prepare(builder: datasets.DatasetBuilder) -> datasets.DatasetBuilder:
+    """Has all splits prepared in the cache. Raises ValueError as `load_faces`."""
     try:
         builder.download_and_prepare()
     except datasets.exceptions.DatasetGenerationError as error:
-        raise ValueError(
-            f"data_dir must hold files that can be read, but got {error.__cause__} in {folder}"
-        ) from error
-    _check_features(benchmark, builder.info.features, folder)
+        raise ValueError(f"data_dir must hold files that can be read, but got {error.__cause__}") from error
     return builder
+
+
+def split_names(builder: datasets.DatasetBuilder) -> list[str]:
+    """The splits that a builder has, prepared or not."""
+    return builder.split_names if isinstance(builder, FaceBuilder) else list(builder.config.data_files)
 
 
 def split_sizes(builder: datasets.DatasetBuilder) -> dict[str, int]:
@@ -89,7 +122,14 @@ def warn_of_sizes(benchmark: Benchmark, sizes: Mapping[str, int]) -> None:
         logger.warning("%s, %s", benchmark.title, "; ".join(differing))
 
 
-def select_images(faces: datasets.Dataset, list_file: str | Path, keep: bool) -> datasets.Dataset:
+def select_rows(faces: Faces, column: str, values: set, keep: bool = True) -> Faces:
+    """The faces whose `column` is in `values` (`keep`), or the others; no photo is decoded where there are indices."""
+    if isinstance(faces, datasets.IterableDataset):
+        return faces.filter(lambda value: (value in values) == keep, input_columns=[column])
+    return faces.select([index for index, value in enumerate(faces[column][:]) if (value in values) == keep])
+
+
+def select_images(faces: Faces, list_file: str | Path, keep: bool) -> Faces:
     """The faces whose photos `list_file` names (`keep`), or all the others, in the order of `faces`.
 
     Args:
@@ -98,7 +138,7 @@ def select_images(faces: datasets.Dataset, list_file: str | Path, keep: bool) ->
         keep: whether to keep or to drop the photos listed.
 
     Raises:
-        ValueError: if the file is missing or empty, or names a photo that `faces` does not hold.
+        ValueError: if the file is missing or empty, or names a photo that `faces`, not streamed, does not hold.
     """
     if not Path(list_file).is_file():
         raise ValueError(f"list_file must be an existing file, but got {list_file}")
@@ -106,20 +146,73 @@ def select_images(faces: datasets.Dataset, list_file: str | Path, keep: bool) ->
     listed = {_image_id(line): line for line in lines if line}
     if not listed:
         raise ValueError(f"list_file must name at least one photo, but {list_file} is empty")
-    ids = faces["image_id"][:]
-    unknown = listed.keys() - set(ids)
-    if unknown:
-        raise ValueError(f"{list_file} must name photos of the data set, but got {listed[min(unknown)]}")
-    return faces.select([index for index, image_id in enumerate(ids) if (image_id in listed) == keep])
+    if isinstance(faces, datasets.Dataset):
+        unknown = listed.keys() - set(faces["image_id"][:])
+        if unknown:
+            raise ValueError(f"{list_file} must name photos of the data set, but got {listed[min(unknown)]}")
+    return select_rows(faces, "image_id", set(listed), keep)
 
 
-def _check_features(benchmark: Benchmark, found: datasets.Features, folder: Path) -> None:
-    expected = face_features(benchmark)
-    if not expected.keys() <= found.keys() or found["landmarks"] != expected["landmarks"]:
-        raise ValueError(
-            f"data_dir must hold {', '.join(expected)} with {benchmark.num_landmarks} landmarks for {benchmark.name}, "
-            f"but got {found} in {folder}"
+def _available(benchmark: Benchmark, splits: list[str]) -> list[str]:
+    """The subsets whose splits are there."""
+    return [name for name, subset in benchmark.subsets.items() if set(subset.splits.split("+")) <= set(splits)]
+
+
+def _complete(faces: Faces, benchmark: Benchmark, data_dir: str | Path) -> Faces:
+    """`faces` with the columns that every set has. Raises ValueError without `image` or K `landmarks`."""
+    _check_features(benchmark, faces.features, data_dir)
+    missing = [name for name in ("landmark_box", "box", "image_id") if name not in faces.features]
+    if not missing:
+        return faces
+    features = datasets.Features({**faces.features, **{name: face_features(benchmark)[name] for name in missing}})
+
+    def add(landmarks, index) -> dict:
+        around = box_in_whole_pixels(landmarks).astype(np.float32)
+        made = {"landmark_box": around, "box": np.full(4, np.nan, np.float32), "image_id": f"{index:06d}"}
+        return {name: made[name] for name in missing}
+
+    options = {"input_columns": ["landmarks"], "with_indices": True, "features": features}
+    if isinstance(faces, datasets.Dataset):  # in memory: a few bytes a face, and no second copy of the photos
+        added = faces.select_columns(["landmarks"]).map(
+            add, **options | {"features": None}, remove_columns=["landmarks"], keep_in_memory=True
         )
+        return datasets.concatenate_datasets(
+            [faces, added.cast(datasets.Features({n: features[n] for n in missing}))], axis=1
+        )
+    return faces.map(add, **options)
+
+
+def _check_features(benchmark: Benchmark, found: datasets.Features, data_dir: str | Path) -> None:
+    if "image" not in found or "landmarks" not in found or _count(found["landmarks"]) != benchmark.num_landmarks:
+        raise ValueError(
+            f"data_dir must hold a column image and a column landmarks of {benchmark.num_landmarks} points for "
+            f"{benchmark.name}, but got {found} in {data_dir}"
+        )
+
+
+def _count(landmarks) -> int:
+    """Number of points of a column: of an array, or of lists of a fixed length."""
+    return landmarks.shape[0] if isinstance(landmarks, datasets.Array2D) else getattr(landmarks, "length", -1)
+
+
+def _names_a_hub_data_set(data_dir: str | Path) -> bool:
+    return (
+        isinstance(data_dir, str)
+        and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", data_dir) is not None
+        and not Path(data_dir).exists()
+    )
+
+
+def _open_from_hub(repo_id: str, cache_dir: str | None) -> datasets.DatasetBuilder:
+    try:
+        if not huggingface_hub.constants.HF_HUB_OFFLINE:
+            huggingface_hub.HfApi().dataset_info(repo_id)  # fails at once, where `datasets` tries for half a minute
+        return datasets.load_dataset_builder(repo_id, cache_dir=cache_dir)
+    except Exception as error:  # datasets, the Hub's client and its HTTP library each raise their own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"data_dir must be an existing folder or a data set on the Hub, but got {repo_id}: {reason}"
+        ) from error
 
 
 def _list_shards(folder: Path) -> dict[str, list[str]]:
