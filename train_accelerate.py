@@ -3,6 +3,7 @@
     accelerate launch train_accelerate.py --dataset 300w --data_dir 300w --output_dir outputs/mtld-r18
     accelerate launch train_accelerate.py --dataset 300w --data_dir 300w --eval_only \\
         --model_name_or_path outputs/mtld-r18 --eval_splits common
+    accelerate launch train_accelerate.py --dataset dolls/landmarks.yaml --output_dir outputs/dolls   # your own points
 
 The defaults are the paper's recipe (Section 4.1). Every row of its Tables 3 and 5 is this command with `--config`,
 such as `--config use_structure_loss=false` or `--config num_neighbors=10`; all modules off (its "Base") is
@@ -34,8 +35,8 @@ from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from dataset_scripts import BENCHMARKS, load_faces, select_images
-from dataset_scripts.augmentation import Augmentation, FaceCrops, mean_face
+from dataset_scripts import BENCHMARKS, default_data_dir, find_benchmark, load_faces, select_images
+from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream, mean_face
 from modeling_mtld.confidence_metrics import confidence_ratio, likelihood_gain
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.flip_mtld import predict_with_flip
@@ -48,6 +49,7 @@ logger = logging.getLogger("train")
 ROOT = Path(__file__).resolve().parent
 METRIC = ROOT / "space" / "nme"
 DECAYS = (70 / 150, 120 / 150)  # of the training, each dividing the learning rate by 10: the paper's epochs 70 and 120
+SHUFFLE_BUFFER = 1000  # faces of a stream, which are drawn from in place of all
 OPTION_OF_FIELD = {  # fields of MTLDConfig that have an option of their own or follow from the benchmark
     "backbone": "--backbone",
     "backbone_config": "--backbone",
@@ -65,22 +67,50 @@ class Parser(argparse.ArgumentParser):
 
 def add_data_options(parser: Parser):
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset", default="300w", choices=sorted(BENCHMARKS), help="benchmark (default: %(default)s)")
-    data.add_argument("--data_dir", required=True, help="official folders, or their Parquet conversion")
+    data.add_argument(
+        "--dataset",
+        default="300w",
+        metavar="NAME|YAML",
+        help=f"{', '.join(BENCHMARKS)}, or a file that describes landmarks of your own (default: %(default)s)",
+    )
+    data.add_argument(
+        "--data_dir",
+        metavar="DIR|HUB_ID",
+        help="official folders, their Parquet conversion, or a data set on the Hub (default: the folder of the YAML)",
+    )
+    data.add_argument(
+        "--streaming",
+        action="store_true",
+        help="read the faces while training instead of preparing them on the disk first, for sets that do not fit "
+        f"there; shuffled {SHUFFLE_BUFFER} at a time",
+    )
     data.add_argument("--train_split", default="train", help="split to train on (default: %(default)s)")
     data.add_argument(
         "--eval_splits",
         nargs="+",
-        default=["common"],
         metavar="SPLIT",
-        help="splits to score, each by itself (default: common); common+challenging scores two as one",
+        help="splits or subsets to score, each by itself (default: common for 300w, otherwise test); "
+        "common+challenging scores two as one",
     )
     data.add_argument(
         "--validation_list",
         metavar="FILE",
         help="photos of the training split, one a line, to leave out of training and score instead of --eval_splits",
     )
-    data.add_argument("--normalizer", help="of the NME: inter-ocular (300w's default), inter-pupil")
+    data.add_argument(
+        "--normalizer", help="of the NME: inter-ocular, inter-pupil, box, diagonal (default: the benchmark's first)"
+    )
+    data.add_argument(
+        "--augmentation",
+        nargs="+",
+        action="extend",
+        type=augmentation_field,
+        default=[],
+        metavar="NAME=VALUE",
+        help="any of "
+        + ", ".join(f"{field.name} ({field.default})" for field in dataclasses.fields(Augmentation))
+        + "; see dataset_scripts/augmentation.py",
+    )
     data.add_argument("--num_workers", type=int, default=2, help="processes that load faces (default: %(default)s)")
 
 
@@ -163,6 +193,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     add_model_options(parser)
     add_training_options(parser)
     args = parser.parse_args(argv)
+    args.benchmark = find_benchmark(args.dataset)
+    args.data_dir = args.data_dir or default_data_dir(args.dataset)
+    args.eval_splits = args.eval_splits or [args.benchmark.test_split]
     check_args(args)
     if args.eval_every is None:
         args.eval_every = 1 if args.validation_list else 0
@@ -181,6 +214,17 @@ def config_field(text: str) -> tuple[str, object]:
         return name, float(value) if MTLDConfig.__annotations__[name] is float else yaml.safe_load(value)
     except (ValueError, yaml.YAMLError):
         raise argparse.ArgumentTypeError(f"{name} must have a value of its kind, but got {text!r}") from None
+
+
+def augmentation_field(text: str) -> tuple[str, float]:
+    """NAME=VALUE of --augmentation as name and value; Augmentation checks the value."""
+    name, equals, value = text.partition("=")
+    if not equals or name not in {field.name for field in dataclasses.fields(Augmentation)}:
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE with a field of Augmentation, but got {text!r}")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{name} must be a number, but got {value!r}") from None
 
 
 def check_args(args: argparse.Namespace):
@@ -204,7 +248,12 @@ def check_args(args: argparse.Namespace):
     for name in ("validation_list", "backbone_checkpoint"):
         if getattr(args, name) and not Path(getattr(args, name)).is_file():
             raise ValueError(f"--{name} must be an existing file, but got {getattr(args, name)}")
-    kinds = BENCHMARKS[args.dataset].normalizer_points
+    if args.data_dir is None:
+        raise ValueError(
+            f"--data_dir must be the folder of {args.benchmark.title} or its name on the Hub, but got none"
+        )
+    Augmentation(**dict(args.augmentation))  # checks the values
+    kinds = args.benchmark.normalizer_kinds
     if args.normalizer and args.normalizer not in kinds:
         raise ValueError(f"--normalizer must be one of {', '.join(kinds)}, but got {args.normalizer}")
     if not args.eval_only and args.resume_from_checkpoint is None:
@@ -218,7 +267,7 @@ def check_args(args: argparse.Namespace):
 
 def build_model(args) -> MTLDForFacialLandmarkDetection:
     """The checkpoint of --model_name_or_path, or a new model with a pretrained backbone; fields of --config on top."""
-    benchmark = BENCHMARKS[args.dataset]
+    benchmark = args.benchmark
     fields = dict(args.config) | ({} if args.image_size is None else {"image_size": args.image_size})
     if args.model_name_or_path:
         model = load_checkpoint(args.model_name_or_path, fields)
@@ -260,30 +309,39 @@ def build_processor(args, config: MTLDConfig) -> MTLDImageProcessor:
     return MTLDImageProcessor(size=config.image_size, **config.normalization)
 
 
-def load_splits(args, processor) -> tuple[FaceCrops | None, dict[str, FaceCrops]]:
+def load_splits(args, processor) -> tuple[FaceCrops | FaceStream | None, dict[str, FaceCrops | FaceStream]]:
     """The augmented training faces, or None for --eval_only, and the faces to score by name."""
-    train = None
+    names = {"training": args.train_split}
     if args.validation_list:
-        faces = load_faces(args.dataset, args.data_dir, args.train_split)
-        splits = {"validation": select_images(faces, args.validation_list, keep=True)}
-        train = select_images(faces, args.validation_list, keep=False)
+        names["validation"] = args.train_split
     else:
-        splits = {name: load_faces(args.dataset, args.data_dir, name) for name in args.eval_splits}
-    if not args.eval_only and train is None:
-        train = load_faces(args.dataset, args.data_dir, args.train_split)
-    for name, faces in {"training": train, **splits}.items():
-        if faces is not None and len(faces) == 0:
-            raise ValueError(f"{args.data_dir} must have faces for {name}, but these options leave none")
-    scored = {name: FaceCrops(faces, processor) for name, faces in splits.items()}
+        names |= {name: name for name in args.eval_splits}
     if args.eval_only:
+        del names["training"]
+    splits = {
+        name: load_faces(args.benchmark, args.data_dir, split, streaming=args.streaming)
+        for name, split in names.items()
+    }
+    if args.validation_list:
+        for name in splits:
+            splits[name] = select_images(splits[name], args.validation_list, keep=name == "validation")
+    cut = FaceStream if args.streaming else FaceCrops
+    for name, faces in splits.items():
+        if not args.streaming and len(faces) == 0:
+            raise ValueError(f"{args.data_dir} must have faces for {name}, but these options leave none")
+    train = splits.pop("training", None)
+    scored = {name: cut(faces, processor, args.benchmark) for name, faces in splits.items()}
+    if train is None:
         return None, scored
-    return FaceCrops(train, processor, Augmentation(), BENCHMARKS[args.dataset].flip_pairs, args.seed), scored
+    if args.streaming:
+        train = train.shuffle(seed=args.seed, buffer_size=SHUFFLE_BUFFER)
+    return cut(train, processor, args.benchmark, Augmentation(**dict(args.augmentation)), args.seed), scored
 
 
 @torch.no_grad()
 def predict(accelerator, model, loader, name: str, args) -> dict[str, np.ndarray]:
-    """The model's `landmarks`, `scales` and `scores` for every face once, and its `labels`, float64, in fractions of
-    the crop; no `scales` and `scores` without a scale head."""
+    """The model's `landmarks`, `scales` and `scores` for every face once, its `labels` and `boxes`, float64, in
+    fractions of the crop; no `scales` and `scores` without a scale head."""
     flip_pairs = accelerator.unwrap_model(model).config.flip_pairs
     batches = []
     model.eval()
@@ -291,7 +349,9 @@ def predict(accelerator, model, loader, name: str, args) -> dict[str, np.ndarray
         pixels = batch["pixel_values"]
         outputs = predict_with_flip(model, pixels, flip_pairs) if args.flip else model(pixel_values=pixels)
         found = {key: outputs[key] for key in ("landmarks", "scales", "scores") if key in outputs}
-        batches.append(accelerator.gather_for_metrics({**found, "labels": batch["labels"]}))
+        batches.append(accelerator.gather_for_metrics({**found, "labels": batch["labels"], "boxes": batch["boxes"]}))
+    if not batches:
+        raise ValueError(f"{args.data_dir} must have faces for {name}, but its stream has none")
     return {key: torch.cat([batch[key] for batch in batches]).double().cpu().numpy() for key in batches[0]}
 
 
@@ -300,10 +360,10 @@ def evaluate_model(accelerator, model, loaders, args) -> dict[str, dict[str, flo
 
     The unit cancels out: all is in fractions of the crop.
     """
-    benchmark, results = BENCHMARKS[args.dataset], {}
+    benchmark, results = args.benchmark, {}
     for name, loader in loaders.items():
         faces = predict(accelerator, model, loader, name, args)
-        normalizers = benchmark.normalizers(faces["labels"], args.normalizer)
+        normalizers = benchmark.normalizers(faces["labels"], args.normalizer, faces["boxes"])
         metric = evaluate.load(str(METRIC), experiment_id=f"{os.getpid()}-{name}")
         results[name] = metric.compute(
             predictions=faces["landmarks"],
@@ -312,7 +372,7 @@ def evaluate_model(accelerator, model, loaders, args) -> dict[str, dict[str, flo
             failure_threshold=benchmark.failure_threshold,
             auc_threshold=benchmark.failure_threshold,
         )
-        results[name]["faces"] = len(loader.dataset)
+        results[name]["faces"] = len(normalizers)
         if "scores" in faces:
             results[name] |= score_confidences(faces, normalizers)
     return results
@@ -329,14 +389,14 @@ def score_confidences(faces: dict[str, np.ndarray], normalizers: np.ndarray) -> 
 
 
 def normalizer_name(args) -> str:
-    return args.normalizer or next(iter(BENCHMARKS[args.dataset].normalizer_points))
+    return args.normalizer or args.benchmark.default_normalizer
 
 
 def print_results(accelerator, results: dict[str, dict[str, float]], args):
     """One line a split, in percent, with the normaliser."""
     if not accelerator.is_main_process:
         return
-    benchmark, normalizer = BENCHMARKS[args.dataset], normalizer_name(args)
+    benchmark, normalizer = args.benchmark, normalizer_name(args)
     limit, flip = f"{benchmark.failure_threshold:.0%}", ", with flip" if args.flip else ""
     for name, scores in results.items():
         tqdm.write(
@@ -375,6 +435,14 @@ def freeze_others(model, part: str):
     parts[part].requires_grad_(True)
 
 
+def training_order(accelerator, args, faces: FaceCrops | FaceStream) -> dict[str, bool]:
+    """Options of the DataLoader. A stream is shuffled already; the rest of an epoch that fills no batch is left out,
+    unless it is all there is."""
+    if args.streaming:
+        return {"drop_last": True}
+    return {"shuffle": True, "drop_last": len(faces) >= args.batch_size * accelerator.num_processes}
+
+
 def train_epoch(accelerator, model, loader, optimizer, epoch: int, args) -> dict[str, float]:
     """One pass over the training faces. Returns the means of the loss and its terms, and faces a second."""
     set_training(accelerator.unwrap_model(model), args.train_only)
@@ -395,6 +463,8 @@ def train_epoch(accelerator, model, loader, optimizer, epoch: int, args) -> dict
             rate = optimizer.param_groups[0]["lr"]
             shown = {term: f"{mean:.4f}" for term, mean in means.items()}
             bar.set_postfix({**shown, "lr": f"{rate:.0e}", "img/s": f"{speed:.0f}"})
+    if not totals:
+        raise ValueError(f"{args.data_dir} must have a batch of {args.batch_size} training faces, but has fewer")
     return {**means, "images_per_second": speed, "learning_rate": rate}
 
 
@@ -449,9 +519,9 @@ def round_weights(model):
             weights.copy_(weights.half())
 
 
-def describe_training(accelerator, args, faces: int) -> Stage:
-    """What the model card tells of this training, but for its results. `faces` is the number it is trained on."""
-    benchmark = BENCHMARKS[args.dataset]
+def describe_training(accelerator, args, faces: FaceCrops | FaceStream) -> Stage:
+    """What the model card tells of this training on `faces`, but for its results."""
+    benchmark = args.benchmark
     processes = "1 process" if accelerator.num_processes == 1 else f"{accelerator.num_processes} processes"
     precision = {"no": "float32"}.get(accelerator.mixed_precision, f"{accelerator.mixed_precision} autocast")
     return Stage(
@@ -461,7 +531,7 @@ def describe_training(accelerator, args, faces: int) -> Stage:
         homepage=benchmark.homepage,
         licence=benchmark.licence,
         split=args.train_split,
-        faces=faces,
+        faces=None if args.streaming else len(faces),
         official_faces=benchmark.splits.get(args.train_split),
         epochs=args.epochs,
         seed=args.seed,
@@ -511,15 +581,14 @@ def main(args):
         return
 
     if not args.model_name_or_path:
-        model.set_mean_face(mean_face(train_faces.faces))
-    stages = [*read_stages(args.model_name_or_path), describe_training(accelerator, args, len(train_faces))]
+        model.set_mean_face(mean_face(train_faces.faces, args.benchmark))
+    stages = [*read_stages(args.model_name_or_path), describe_training(accelerator, args, train_faces)]
     if args.train_only is not None:
         freeze_others(model, args.train_only)
     optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=args.learning_rate)
     milestones = [round(share * args.epochs) for share in DECAYS] if args.decay_epochs is None else args.decay_epochs
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
-    whole_batch = args.batch_size * accelerator.num_processes
-    loader = DataLoader(train_faces, shuffle=True, drop_last=len(train_faces) >= whole_batch, **options)
+    loader = DataLoader(train_faces, **options, **training_order(accelerator, args, train_faces))
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     accelerator.register_for_checkpointing(scheduler)  # not prepared: it steps by epoch, whatever the processes
     accelerator.init_trackers("logs")

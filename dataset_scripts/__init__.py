@@ -2,5 +2,6 @@
 
 from .benchmarks import BENCHMARKS, Benchmark
 from .loading import load_faces, select_images
+from .own_data import default_data_dir, find_benchmark
 
-__all__ = ["BENCHMARKS", "Benchmark", "load_faces", "select_images"]
+__all__ = ["BENCHMARKS", "Benchmark", "default_data_dir", "find_benchmark", "load_faces", "select_images"]

@@ -4,13 +4,35 @@ Section 4.1 names rotation, occlusion, scaling, horizontal flip and blur; ranges
 has them. Shift and colour stand for what a face detector and a camera do.
 """
 
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import cv2
+import datasets
 import numpy as np
 import torch
 
 from modeling_mtld.geometry_mtld import crop_matrix, pixels_to_fractions, transform_points, warp_image
+
+from .benchmarks import Benchmark
+
+_FACES_OF_MEAN = 2000  # of a stream; enough for a mean to a pixel of the crop
+
+
+_LIMITS = {  # where a face is still one
+    "rotation": 180,
+    "rotation_probability": 1,
+    "scale": 0.9,
+    "shift": 1,
+    "box_jitter": 0.4,
+    "flip_probability": 1,
+    "occlusion_probability": 1,
+    "occlusion_size": 1,
+    "blur_probability": 1,
+    "blur_sigma": 1,
+    "color": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -21,6 +43,8 @@ class Augmentation:
         rotation: degrees, drawn for a share `rotation_probability` of the faces.
         scale: change of the crop's side, as a share of it.
         shift: of the crop's centre in x and in y, as a share of the longer side of the box.
+        box_jitter: of each edge of the box by itself, as a share of its width or height, as a face detector's box
+            strays. Off by default: `scale` and `shift` cover it for the boxes that the benchmarks score.
         flip_probability: share of faces mirrored.
         occlusion_probability: share of faces with a rectangle of noise or of one colour on them.
         occlusion_size: largest side of that rectangle, as a share of the crop's.
@@ -33,6 +57,7 @@ class Augmentation:
     rotation_probability: float = 0.6
     scale: float = 0.2
     shift: float = 0.05
+    box_jitter: float = 0.0
     flip_probability: float = 0.5
     occlusion_probability: float = 0.4
     occlusion_size: float = 0.4
@@ -40,12 +65,22 @@ class Augmentation:
     blur_sigma: float = 0.012
     color: float = 0.2
 
-    def matrix(self, box, size: int, enlargement: float, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
+    def __post_init__(self):
+        for name, limit in _LIMITS.items():
+            value = getattr(self, name)
+            if not 0 <= value <= limit:
+                raise ValueError(f"{name} must be from 0 to {limit}, but got {value}")
+
+    def matrix(
+        self, box: np.ndarray, size: int, enlargement: float, rng: np.random.Generator
+    ) -> tuple[np.ndarray, bool]:
         """The crop's matrix (2, 3), photo to crop, and whether it mirrors the face; arguments as `crop_matrix`."""
         turned = rng.random() < self.rotation_probability
         flip = rng.random() < self.flip_probability
+        width, height = box[2] - box[0], box[3] - box[1]
+        moves = rng.uniform(-self.box_jitter, self.box_jitter, 4) * [width, height, width, height]
         matrix = crop_matrix(
-            box,
+            box + moves,
             size,
             enlargement=enlargement * (1 + rng.uniform(-self.scale, self.scale)),
             rotation=rng.uniform(-self.rotation, self.rotation) * turned,
@@ -75,27 +110,70 @@ class Augmentation:
         crop[top : top + height, left : left + width] = patch
 
 
-class FaceCrops(torch.utils.data.Dataset):
-    """Faces as the model takes them: `pixel_values` (3, size, size) float32 and `labels` (K, 2) fractions of the crop.
+class FaceCropper:
+    """Makes of a face what the model takes.
 
-    What is drawn for a face depends on the seed, the epoch and its index alone, so that neither the number of workers
-    nor an interruption changes a training.
+    That is `pixel_values` (3, size, size) float32 and `labels` (K, 2) fractions of the crop, NaN where not annotated;
+    without augmentation also `boxes` (4,), the box that the crop was made from, in the same fractions.
+
+    What is drawn for a face depends on the seed, the epoch and the face alone, so that neither its place in the order,
+    nor the number of workers, nor an interruption changes a training.
 
     Args:
-        faces: columns `image`, `landmarks` (K, 2) in pixels of the photo and `box`.
         processor: an `MTLDImageProcessor`; gives size and normalisation.
+        benchmark: gives the box to crop and the flip pairs.
         augmentation: None leaves the faces as they are.
-        flip_pairs: of landmarks that change places in a mirrored face.
         seed: of everything drawn.
+    """
+
+    def __init__(self, processor, benchmark: Benchmark, augmentation: Augmentation | None = None, seed: int = 0):
+        self.processor, self.benchmark, self.augmentation, self.seed = processor, benchmark, augmentation, seed
+        self.flip_pairs = np.asarray(benchmark.flip_pairs, dtype=int).reshape(-1, 2)
+
+    def __call__(self, face: Mapping, epoch: int) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            face: the columns of `load_faces`.
+            epoch: draws differ from one to the next.
+
+        Raises:
+            ValueError: if the box has no area.
+        """
+        image = np.asarray(face["image"].convert("RGB"))
+        landmarks = np.asarray(face["landmarks"], dtype=np.float64)
+        box, size = self.benchmark.box_to_crop(face), self.processor.size["height"]
+        matrix, flip = crop_matrix(box, size, self.processor.box_enlargement), False
+        if self.augmentation is not None:
+            rng = np.random.default_rng((self.seed, epoch, _key(face["image_id"], landmarks)))
+            matrix, flip = self.augmentation.matrix(box, size, self.processor.box_enlargement, rng)
+        crop = warp_image(image, matrix, size)
+        item = {"labels": pixels_to_fractions(transform_points(matrix, landmarks), size)}
+        if self.augmentation is None:
+            item["boxes"] = pixels_to_fractions(transform_points(matrix, box.reshape(2, 2)), size).ravel()
+        else:
+            crop = self.augmentation.change_pixels(crop, rng)
+        if flip:
+            item["labels"][self.flip_pairs.ravel()] = item["labels"][self.flip_pairs[:, ::-1].ravel()]
+        pixels = torch.from_numpy(self.processor.normalize_crop(crop))
+        return {"pixel_values": pixels, **{name: torch.from_numpy(value).float() for name, value in item.items()}}
+
+
+def _key(image_id: str, landmarks: np.ndarray) -> int:
+    """A number for a face, the same in every process. One photo may have several faces."""
+    return zlib.crc32(landmarks.astype(np.float32).tobytes(), zlib.crc32(image_id.encode()))
+
+
+class FaceCrops(torch.utils.data.Dataset):
+    """The faces of a `datasets.Dataset`, or of any sequence of them, as `FaceCropper` makes them; same arguments.
 
     Raises:
         ValueError: naming the face, if its photo cannot be decoded or its box has no area.
     """
 
-    def __init__(self, faces, processor, augmentation: Augmentation | None = None, flip_pairs=(), seed: int = 0):
-        self.faces, self.processor, self.augmentation, self.seed = faces, processor, augmentation, seed
-        self.flip_pairs = np.asarray(flip_pairs, dtype=int).reshape(-1, 2)
-        self.epoch = 0
+    def __init__(
+        self, faces, processor, benchmark: Benchmark, augmentation: Augmentation | None = None, seed: int = 0
+    ):
+        self.faces, self.crop, self.epoch = faces, FaceCropper(processor, benchmark, augmentation, seed), 0
 
     def set_epoch(self, epoch: int):
         self.epoch = epoch
@@ -105,35 +183,52 @@ class FaceCrops(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         try:
-            return self._cut(self.faces[index], np.random.default_rng((self.seed, self.epoch, index)))
+            return self.crop(self.faces[index], self.epoch)
         except (ValueError, OSError) as error:
             name = self.faces.select_columns("image_id")[index]["image_id"]
             raise ValueError(f"face {name}: {error}") from error
 
-    def _cut(self, face: dict, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        image = np.asarray(face["image"].convert("RGB"))
-        landmarks = np.asarray(face["landmarks"], dtype=np.float64)
-        size, enlargement = self.processor.size["height"], self.processor.box_enlargement
-        if self.augmentation is None:
-            matrix, flip = crop_matrix(face["box"], size, enlargement), False
-        else:
-            matrix, flip = self.augmentation.matrix(face["box"], size, enlargement, rng)
-        crop = warp_image(image, matrix, size)
-        if self.augmentation is not None:
-            crop = self.augmentation.change_pixels(crop, rng)
-        points = pixels_to_fractions(transform_points(matrix, landmarks), size)
-        if flip:
-            points[self.flip_pairs.ravel()] = points[self.flip_pairs[:, ::-1].ravel()]
-        return {
-            "pixel_values": torch.from_numpy(self.processor.normalize_crop(crop)),
-            "labels": torch.from_numpy(points).float(),
-        }
+
+class FaceStream(torch.utils.data.IterableDataset):
+    """The same for a `datasets.IterableDataset`, whose files are shared out among the workers.
+
+    Shuffle the faces before (`faces.shuffle(seed=..., buffer_size=...)`); each epoch has another order.
+    """
+
+    def __init__(
+        self, faces, processor, benchmark: Benchmark, augmentation: Augmentation | None = None, seed: int = 0
+    ):
+        self.faces, self.crop, self.epoch = faces, FaceCropper(processor, benchmark, augmentation, seed), 0
+
+    def set_epoch(self, epoch: int):
+        self.epoch = epoch
+        self.faces.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        for face in self.faces:
+            try:
+                yield self.crop(face, self.epoch)
+            except (ValueError, OSError) as error:
+                raise ValueError(f"face {face['image_id']}: {error}") from error
 
 
-def mean_face(faces) -> torch.Tensor:
-    """Mean landmarks of the crops of `faces`, (K, 2) float32 fractions of the crop; NaN points are left out."""
-    crops = [
-        pixels_to_fractions(transform_points(crop_matrix(box, 256), landmarks), 256)
-        for box, landmarks in zip(faces["box"][:], faces["landmarks"][:], strict=True)
-    ]
-    return torch.from_numpy(np.nanmean(crops, axis=0)).float()
+def mean_face(faces: datasets.Dataset | datasets.IterableDataset, benchmark: Benchmark) -> torch.Tensor:
+    """Mean landmarks of the crops of `faces` (of a stream: of its first), (K, 2) float32 fractions of the crop.
+
+    Raises:
+        ValueError: naming a landmark that none of them has.
+    """
+    boxes_and_points = faces.select_columns(["landmarks", "landmark_box", "box"])
+    if isinstance(faces, datasets.IterableDataset):
+        boxes_and_points = boxes_and_points.take(_FACES_OF_MEAN)
+    total, count = np.zeros((benchmark.num_landmarks, 2)), np.zeros((benchmark.num_landmarks, 1), dtype=int)
+    for face in boxes_and_points.with_format("numpy"):
+        matrix = crop_matrix(benchmark.box_to_crop(face), 256)
+        points = pixels_to_fractions(transform_points(matrix, face["landmarks"]), 256)
+        annotated = np.isfinite(points).all(axis=1, keepdims=True)
+        total += np.where(annotated, points, 0)
+        count += annotated
+    if not count.all():
+        name = benchmark.landmark_names[int(np.argmin(count))]
+        raise ValueError(f"landmarks must each be annotated in a training face, but {name} is in none of them")
+    return torch.from_numpy(total / count).float()

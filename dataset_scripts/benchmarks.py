@@ -6,7 +6,7 @@ picture.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -63,6 +63,24 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Archive:
+    """A file with a direct public address, last reported working in 2026.
+
+    Attributes:
+        url: the address.
+        filename: what it is called there.
+        provides: the files or folders that it brings, as patterns of `glob` ("**/" is any folder); where they are
+            all there, it need not be fetched.
+        md5: of the file, where its owners give it.
+    """
+
+    url: str
+    filename: str
+    provides: tuple[str, ...]
+    md5: str | None = None
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """What a benchmark defines.
 
@@ -83,6 +101,8 @@ class Benchmark:
         licence: terms of the images and annotations, in one sentence.
         homepage: where the official download starts.
         download: what to fetch from there.
+        form: whether part of it is given only after filling in a form.
+        archives: the other part, that `--download` fetches.
         layout: the folders of the official download, as told to whoever points at a wrong one.
         citation: BibTeX.
         sources: where each of these facts is from, by the attribute's name.
@@ -103,6 +123,8 @@ class Benchmark:
     download: str
     layout: str
     citation: str
+    form: bool = False
+    archives: tuple[Archive, ...] = ()
     subsets: Mapping[str, Subset] = field(default_factory=dict)
     columns: Mapping[str, Column] = field(default_factory=dict)
     occlusion: bool = False
@@ -115,6 +137,15 @@ class Benchmark:
     @property
     def default_normalizer(self) -> str:
         return next(iter(self.normalizer_kinds))
+
+    def box_to_crop(self, face: Mapping) -> np.ndarray:
+        """The box (4,), float64, that the crop of a face is made from: `crop_box`, or where it is NaN `landmark_box`.
+
+        Args:
+            face: columns `landmark_box` and `box`, in pixels of the photo.
+        """
+        box = np.asarray(face[self.crop_box], dtype=np.float64)
+        return np.asarray(face["landmark_box"], dtype=np.float64) if np.isnan(box).any() else box
 
     def normalizers(self, landmarks, kind: str | None = None, boxes=None) -> np.ndarray:
         """Distances (N,), float64, that the errors of N faces are divided by.
@@ -284,6 +315,7 @@ _300W = Benchmark(
     licence=_RESEARCH_ONLY,
     homepage="https://ibug.doc.ic.ac.uk/resources/facial-point-annotations/",
     download="afw.zip, helen.zip, ibug.zip, lfpw.zip, and 300w.zip in four parts (private), after filling in its form",
+    form=True,
     citation="""@inproceedings{sagonas2013semi,
   title     = {A Semi-automatic Methodology for Facial Landmark Annotation},
   author    = {Sagonas, Christos and Tzimiropoulos, Georgios and Zafeiriou, Stefanos and Pantic, Maja},
@@ -314,6 +346,16 @@ _300W = Benchmark(
     },
 )
 
+_WFLW_ANNOTATIONS = Archive(
+    "https://wywu.github.io/projects/LAB/support/WFLW_annotations.tar.gz",
+    "WFLW_annotations.tar.gz",
+    ("WFLW_annotations/list_98pt_rect_attr_train_test",),
+)
+_WFLW_IMAGES = Archive(
+    "https://drive.usercontent.google.com/download?id=1hzBd48JIdWTJSsATBEB_eFVvPL1bx6UC&export=download&confirm=t",
+    "WFLW_images.tar.gz",
+    ("WFLW_images",),
+)
 _WFLW_ATTRIBUTES = {"pose": 326, "expression": 314, "illumination": 698, "makeup": 206, "occlusion": 736, "blur": 773}
 _WFLW = Benchmark(
     name="wflw",
@@ -342,9 +384,9 @@ _WFLW = Benchmark(
     licence=_RESEARCH_ONLY,
     homepage="https://wywu.github.io/projects/LAB/WFLW.html",
     download=(
-        "the images (WFLW_images.tar.gz, on Google Drive) and the annotations "
-        "(https://wywu.github.io/projects/LAB/support/WFLW_annotations.tar.gz), no form"
+        f"the images (WFLW_images.tar.gz, on Google Drive) and the annotations ({_WFLW_ANNOTATIONS.url}), no form"
     ),
+    archives=(_WFLW_ANNOTATIONS, _WFLW_IMAGES),
     citation="""@inproceedings{wu2018look,
   title     = {Look at Boundary: A Boundary-Aware Face Alignment Algorithm},
   author    = {Wu, Wayne and Qian, Chen and Yang, Shuo and Wang, Quan and Cai, Yici and Zhou, Qiang},
@@ -368,6 +410,12 @@ _WFLW = Benchmark(
     },
 )
 
+_COFW_COLOR = Archive(
+    "https://data.caltech.edu/records/bc0bf-nc666/files/COFW_color.zip?download=1",
+    "COFW_color.zip",
+    ("**/COFW_train_color.mat", "**/COFW_test_color.mat"),
+    md5="8b21d126c4e1fb307cb463578eef0511",
+)
 _COFW = Benchmark(
     name="cofw",
     title="COFW",
@@ -388,6 +436,7 @@ _COFW = Benchmark(
     licence="The annotations are CC BY 4.0 by the record's own statement; the photos belong to their owners.",
     homepage="https://data.caltech.edu/records/bc0bf-nc666",
     download="COFW_color.zip, no form",
+    archives=(_COFW_COLOR,),
     citation="""@inproceedings{burgos2013robust,
   title     = {Robust Face Landmark Estimation under Occlusion},
   author    = {Burgos-Artizzu, Xavier P. and Perona, Pietro and Doll{\\'a}r, Piotr},
@@ -408,6 +457,11 @@ _COFW = Benchmark(
     },
 )
 
+_COFW68_ANNOTATIONS = Archive(
+    "https://github.com/golnazghiasi/cofw68-benchmark/archive/master.zip",
+    "cofw68-benchmark-master.zip",
+    ("**/COFW68_Data/test_annotations",),
+)
 _COFW68 = Benchmark(
     name="cofw68",
     title="COFW68",
@@ -422,10 +476,8 @@ _COFW68 = Benchmark(
     occlusion=True,
     licence="COFW's photos, which belong to their owners; the 68 points come without a stated licence.",
     homepage="https://github.com/golnazghiasi/cofw68-benchmark",
-    download=(
-        "https://github.com/golnazghiasi/cofw68-benchmark/archive/master.zip, and the photos: COFW_color.zip of "
-        f"{_COFW.homepage}, no form"
-    ),
+    download=f"{_COFW68_ANNOTATIONS.url}, and the photos: COFW_color.zip of {_COFW.homepage}, no form",
+    archives=(_COFW68_ANNOTATIONS, replace(_COFW_COLOR, provides=("**/COFW_test_color.mat",))),
     citation="""@article{ghiasi2015occlusion,
   title   = {Occlusion Coherence: Detecting and Localizing Occluded Faces},
   author  = {Ghiasi, Golnaz and Fowlkes, Charless C.},
@@ -461,7 +513,11 @@ _AFLW_CITATION = """@inproceedings{koestinger2011annotated,
 _AFLW_HOMEPAGE = (
     "https://www.tugraz.at/institute/icg/research/team-bischof/learning-recognition-surveillance/downloads/aflw"
 )
-_AFLW_MAT = "http://mmlab.ie.cuhk.edu.hk/projects/compositional/AFLWinfo_release.mat"
+_AFLW_MAT = Archive(
+    "http://mmlab.ie.cuhk.edu.hk/projects/compositional/AFLWinfo_release.mat",
+    "AFLWinfo_release.mat",
+    ("**/AFLWinfo_release.mat",),
+)
 _AFLW_COLUMNS = {
     name: Column("float32", f"{name} of the head in degrees, fitted to the landmarks; NaN where unknown")
     for name in ("roll", "pitch", "yaw")
@@ -482,7 +538,12 @@ _AFLW = Benchmark(
     occlusion=True,
     licence=_AFLW_LICENCE,
     homepage=_AFLW_HOMEPAGE,
-    download=f"aflw-images-{{0,2,3}}.tar.gz and aflw-db.tar.gz after filling in its form; for 19 points {_AFLW_MAT}",
+    download=(
+        "aflw-images-{0,2,3}.tar.gz and aflw-db.tar.gz after filling in its form; "
+        f"for 19 points {_AFLW_MAT.url}, no form"
+    ),
+    form=True,
+    archives=(_AFLW_MAT,),
     citation=_AFLW_CITATION
     + """
 @inproceedings{zhu2016unconstrained,
@@ -493,7 +554,7 @@ _AFLW = Benchmark(
 }""",
     layout=(
         "data/flickr/{0,2,3}/ with the photos and AFLWinfo_release.mat (train, test), or without it data/aflw.sqlite "
-        "(one split, all: visible landmarks alone)"
+        "(one split, database: visible landmarks alone)"
     ),
     sources={
         "landmark_names": "FeatureCoordTypes of aflw.sqlite, less the ears; its left is the picture's",
@@ -518,14 +579,15 @@ _AFLW21 = Benchmark(
     normalizer_kinds=dict(_BOX_NORMALIZERS),
     crop_box="box",
     failure_threshold=0.07,
-    splits={"all": 24386},
-    test_split="test",
+    splits={"database": 24386},
+    test_split="database",
     columns=_AFLW_COLUMNS,
     licence=_AFLW_LICENCE,
     homepage=_AFLW_HOMEPAGE,
     download="aflw-images-{0,2,3}.tar.gz and aflw-db.tar.gz after filling in its form",
+    form=True,
     citation=_AFLW_CITATION,
-    layout="data/flickr/{0,2,3}/ with the photos and data/aflw.sqlite (one split: all)",
+    layout="data/flickr/{0,2,3}/ with the photos and data/aflw.sqlite (one split: database)",
     sources={
         "landmark_names": "FeatureCoordTypes of aflw.sqlite; its left is the picture's",
         "flip_pairs": "symmetry of the names",

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 from datasets.table import embed_table_storage
 from tqdm.auto import tqdm
 
-from .dataset_card import dataset_card
+from .benchmarks import BENCHMARKS
+from .dataset_card import OWN_YAML, dataset_card
 from .loading import open_faces, prepare, split_sizes, warn_of_sizes
-from .own_data import find_benchmark
+from .own_data import benchmark_yaml, find_benchmark
 
 _FACES_IN_SHARD = 1000  # about 400 MB of official photos
 _FACES_IN_ROW_GROUP = 100  # the unit that a reader loads at once
@@ -25,6 +26,7 @@ def convert(
 ) -> dict[str, int]:
     """Writes `output_dir/data/SPLIT-00000-of-0000N.parquet`, photos inside, and a dataset card.
 
+    Beside your own data it writes landmarks.yaml too, so that `output_dir/landmarks.yaml` can stand for the data set.
     `output_dir` appears when all of it is written; until then the files lie in a hidden folder beside it.
 
     Returns:
@@ -43,6 +45,8 @@ def convert(
         (unfinished / "data").mkdir()
         for split in sizes:
             _write_split(builder.as_dataset(split=split), split, unfinished / "data")
+        if benchmark.name not in BENCHMARKS:
+            (unfinished / OWN_YAML).write_text(benchmark_yaml(benchmark), encoding="utf-8")
         (unfinished / "README.md").write_text(dataset_card(benchmark, sizes), encoding="utf-8")
     return sizes
 

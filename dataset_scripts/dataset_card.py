@@ -1,10 +1,12 @@
-"""The README.md of a converted benchmark."""
+"""The README.md of a converted data set."""
 
 from collections.abc import Mapping
 
 from huggingface_hub import DatasetCardData
 
-from .benchmarks import Benchmark
+from .benchmarks import BENCHMARKS, Benchmark
+
+OWN_YAML = "landmarks.yaml"  # what the landmarks of your own data are, beside their card
 
 _CARD = """---
 {metadata}
@@ -12,8 +14,7 @@ _CARD = """---
 
 # {title}: faces with {num_landmarks} landmarks
 
-> **Non-commercial research only.** {licence} Keep this data set private unless you hold that consent.
-> Official source: <{homepage}>
+{licence}
 
 ```python
 from datasets import load_dataset
@@ -22,50 +23,88 @@ faces = load_dataset("path/or/repository/of/this/folder", split="{first_split}")
 faces[0]["image"], faces[0]["landmarks"]
 ```
 
+Coordinates are pixels of the photo, (x, y), counted from 0 at the centre of the top-left one.
+
 | column | meaning |
 |---|---|
-| `image` | photo, decoded to RGB |
-| `landmarks` | {num_landmarks} x (x, y), float32; pixels, 0-based, whole at their centres; NaN: not annotated |
-| `box` | x0, y0, x1, y1 around the landmarks in the same pixels, rounded outwards |
-| `image_id` | path of the photo in the official folders, without suffix |
+{columns}
 
-| split | faces | official |
-|---|---|---|
-{split_rows}
+The landmarks, in this order: {names}.
 
-{incomplete}Errors are divided by the {normalizer} distance. Converted from the official download, photos as they were.
+{splits}
 
-## Citation
-
-```bibtex
-{citation}
-```
+{notes}
 """
 
 
 def dataset_card(benchmark: Benchmark, sizes: Mapping[str, int]) -> str:
-    """The card's text: front matter, licence, columns, splits with their number of faces, citation."""
-    differing = any(size != benchmark.splits[split] for split, size in sizes.items())
+    """The card's text: front matter, licence, columns, splits with their number of faces, citation where known."""
     return _CARD.format(
         metadata=_metadata(benchmark, sizes).to_yaml(),
         title=benchmark.title,
         num_landmarks=benchmark.num_landmarks,
-        licence=benchmark.licence,
-        homepage=benchmark.homepage,
+        licence=_licence(benchmark),
         first_split=next(iter(sizes)),
-        split_rows="\n".join(f"| {split} | {size} | {benchmark.splits[split]} |" for split, size in sizes.items()),
-        incomplete="**Not the complete benchmark**: say so wherever a score is quoted. " if differing else "",
-        normalizer=benchmark.default_normalizer,
-        citation=benchmark.citation,
+        columns="\n".join(f"| `{name}` | {meaning} |" for name, meaning in _columns(benchmark).items()),
+        names=", ".join(f"`{name}`" for name in benchmark.landmark_names),
+        splits=_splits(benchmark, sizes),
+        notes="\n\n".join(_notes(benchmark, sizes)),
     )
 
 
+def _licence(benchmark: Benchmark) -> str:
+    head = "Non-commercial research only" if _non_commercial(benchmark) else "Mind the licence"
+    terms = benchmark.licence or "None is stated."
+    source = f"\n> Official source: <{benchmark.homepage}>" if benchmark.homepage else ""
+    return f"> **{head}.** {terms} Keep this data set private unless you may share the photos.{source}"
+
+
+def _non_commercial(benchmark: Benchmark) -> bool:
+    return "non-commercial" in benchmark.licence.lower()
+
+
+def _columns(benchmark: Benchmark) -> dict[str, str]:
+    count = benchmark.num_landmarks
+    occluded = {"occluded": f"{count} x true or false: the landmark is occluded"} if benchmark.occlusion else {}
+    return {
+        "image": "photo, decoded to RGB",
+        "landmarks": f"{count} x (x, y), float32; NaN: not annotated",
+        "landmark_box": "x0, y0, x1, y1 around the landmarks, rounded outwards to whole pixels",
+        "box": "x0, y0, x1, y1 of the annotated face box; NaN: there is none",
+        "image_id": "path of the photo in the original folders, without suffix",
+        **occluded,
+        **{name: column.meaning for name, column in benchmark.columns.items()},
+    }
+
+
+def _splits(benchmark: Benchmark, sizes: Mapping[str, int]) -> str:
+    if not benchmark.splits:
+        return "\n".join(["| split | faces |", "|---|---|", *(f"| {split} | {n} |" for split, n in sizes.items())])
+    rows = [f"| {split} | {size} | {benchmark.splits.get(split, 'unknown')} |" for split, size in sizes.items()]
+    return "\n".join(["| split | faces | official |", "|---|---|---|", *rows])
+
+
+def _notes(benchmark: Benchmark, sizes: Mapping[str, int]) -> list[str]:
+    differing = any(size != benchmark.splits.get(split, size) for split, size in sizes.items())
+    incomplete = "**Not the complete benchmark**: say so wherever a score is quoted. " if differing else ""
+    own = (
+        f"`{OWN_YAML}` describes the landmarks: this folder is the data set `--dataset {OWN_YAML}` of the project "
+        "that made it."
+    )
+    return [
+        f"{incomplete}Errors are divided by the normaliser {benchmark.default_normalizer}. "
+        "Converted from the original files, photos as they were.",
+        *([own] if benchmark.name not in BENCHMARKS else []),
+        *([f"## Citation\n\n```bibtex\n{benchmark.citation}\n```"] if benchmark.citation else []),
+    ]
+
+
 def _metadata(benchmark: Benchmark, sizes: Mapping[str, int]) -> DatasetCardData:
+    terms = "non-commercial-research" if _non_commercial(benchmark) else "as-stated-on-this-card"
+    licence = {"license": "other", "license_name": terms, "license_link": benchmark.homepage or None}
     return DatasetCardData(
         pretty_name=benchmark.title,
-        license="other",
-        license_name="non-commercial-research",
-        license_link=benchmark.homepage,
+        **(licence if benchmark.licence else {}),
         task_categories=["keypoint-detection"],
         tags=["facial-landmark-detection", "face-alignment", benchmark.name],
         configs=[

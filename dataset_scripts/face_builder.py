@@ -13,6 +13,7 @@ import numpy as np
 from modeling_mtld.geometry_mtld import check_box, landmark_box
 
 from .benchmarks import Benchmark
+from .download import how_to_get
 from .face_files import check_photo, fingerprint, resolve_folder
 from .faces import Face
 
@@ -27,7 +28,8 @@ class FaceConfig(datasets.BuilderConfig):
 class FaceBuilder(datasets.GeneratorBasedBuilder):
     """A benchmark read from its official files.
 
-    A subclass gives BENCHMARK, `list_sources`, `list_files` and `read_faces`. A source is whatever `read_faces` takes: a list, an annotation with its photo, a database.
+    A subclass gives BENCHMARK, `list_sources`, `list_files` and `read_faces`. A source is whatever
+    `read_faces` takes: a list, an annotation with its photo, a database.
 
     Columns, coordinates in pixels of the photo, 0-based: `image` (RGB), `landmarks` (K, 2) float32, NaN where not
     annotated, `landmark_box` (4,) float32, that of HRNet's protocol: x0 and y0 the floor of the smallest coordinates,
@@ -50,9 +52,12 @@ class FaceBuilder(datasets.GeneratorBasedBuilder):
         if not self._sources:
             raise ValueError(
                 f"data_dir must hold {self.benchmark.layout}, but none of these is in {self.root}. "
-                f"From {self.benchmark.homepage}: {self.benchmark.download}"
+                f"{how_to_get(self.benchmark, self.root)}"
             )
-        key = fingerprint(self.root, self.list_files(self.root, self._sources), face_features(self.benchmark))
+        files = self.list_files(self.root, self._sources)
+        # Your own rows are read by names and judged by crops; both can change while the columns stay.
+        facts = face_features(self.benchmark), self.benchmark.landmark_names, self.benchmark.crop_box
+        key = fingerprint(self.root, files, *facts)
         super().__init__(data_dir=str(self.root), dataset_name=self.benchmark.name, fingerprint=key, **kwargs)
 
     @classmethod

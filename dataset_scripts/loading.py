@@ -11,14 +11,25 @@ import numpy as np
 
 from .benchmarks import Benchmark
 from .builder_300w import Faces300W
+from .builder_aflw import FacesAFLW, FacesAFLW21
+from .builder_cofw import FacesCOFW, FacesCOFW68
 from .builder_folder import FacesInFolder
+from .builder_wflw import FacesWFLW
+from .download import how_to_get
 from .face_builder import FaceBuilder, box_in_whole_pixels, face_features
 from .face_files import PHOTO_SUFFIXES, resolve_folder
-from .own_data import find_benchmark
+from .own_data import default_data_dir, find_benchmark
 
 logger = logging.getLogger(__name__)
 
-BUILDERS: dict[str, type[FaceBuilder]] = {"300w": Faces300W}
+BUILDERS: dict[str, type[FaceBuilder]] = {
+    "300w": Faces300W,
+    "wflw": FacesWFLW,
+    "cofw": FacesCOFW,
+    "cofw68": FacesCOFW68,
+    "aflw": FacesAFLW,
+    "aflw21": FacesAFLW21,
+}
 Faces = datasets.Dataset | datasets.IterableDataset
 
 
@@ -50,6 +61,7 @@ def load_faces(
             that cannot be read; the message names what is at fault.
     """
     benchmark = find_benchmark(dataset)
+    data_dir = default_data_dir(dataset) if data_dir is None else data_dir
     builder = open_faces(benchmark, data_dir, cache_dir)
     subset = benchmark.subsets.get(split)
     expression = subset.splits if subset else split
@@ -77,14 +89,14 @@ def open_faces(
 ) -> datasets.DatasetBuilder:
     """The builder behind `load_faces` (same arguments, same errors), with nothing prepared yet."""
     if data_dir is None:
-        raise ValueError(
-            f"data_dir must be the folder of {benchmark.title}, but got None. "
-            f"From {benchmark.homepage}: {benchmark.download}"
-        )
+        raise ValueError(f"data_dir must be the folder of {benchmark.title}, but got None. {how_to_get(benchmark)}")
     cache_dir = None if cache_dir is None else str(cache_dir)
     if _names_a_hub_data_set(data_dir):
         return _open_from_hub(str(data_dir), cache_dir)
-    folder = resolve_folder(data_dir)
+    try:
+        folder = resolve_folder(data_dir)
+    except ValueError as error:
+        raise ValueError(f"{error}. {how_to_get(benchmark, data_dir)}") from None
     shards = _list_shards(folder)
     if shards:
         return datasets.load_dataset_builder("parquet", data_files=shards, cache_dir=cache_dir)

@@ -1,0 +1,274 @@
+"""Reading of AFLW: the lists of 19 points in AFLWinfo_release.mat, and the original database aflw.sqlite."""
+
+import itertools
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .face_files import find_file, list_photos
+from .faces import Face
+from .mat_files import MatFile
+
+# Zhu et al. 2016, "Unconstrained Face Alignment via Cascaded Compositional Learning": the first of `ra`, which
+# permutes all 24,386 faces.
+TRAIN_FACES = 20_000
+_POINTS_19 = 19
+_POINTS_21 = 21
+_EARS = (13, 17)  # feature_id of LeftEar and RightEar, which the 19 points lack
+_FOLDERS = ("", "data/", "aflw/data/", "aflw/")  # the official archives unpack to aflw/data/
+_PHOTO_FOLDERS = tuple(f"{folder}flickr" for folder in ("data/", "", "aflw/data/", "aflw/")) + ("",)
+
+
+@dataclass(frozen=True)
+class AflwMat:
+    """One split, train or test, of the lists of 19 points; with the database the poses are known as well."""
+
+    root: Path
+    mat: Path
+    split: str
+    database: Path | None
+
+
+@dataclass(frozen=True)
+class AflwDatabase:
+    """All faces of the database, with 21 points or, without the ears, 19."""
+
+    root: Path
+    database: Path
+    ears: bool
+
+
+def list_aflw(root: Path) -> dict[str, list]:
+    """The lists of 19 points as train and test, or without them the database as one split of this name.
+
+    (`datasets` keeps the name "all" for itself.)
+    """
+    mat, database = _find(root, "AFLWinfo_release.mat"), _find(root, "aflw.sqlite")
+    if mat:
+        return {split: [AflwMat(root, mat, split, database)] for split in ("train", "test")}
+    return {"database": [AflwDatabase(root, database, ears=False)] if database else []}
+
+
+def list_aflw21(root: Path) -> dict[str, list[AflwDatabase]]:
+    """The database as the one split; empty where it is not there."""
+    database = _find(root, "aflw.sqlite")
+    return {"database": [AflwDatabase(root, database, ears=True)] if database else []}
+
+
+def list_aflw_files(root: Path) -> list[Path]:
+    """The annotations and all photos below `root`."""
+    annotations = (_find(root, "AFLWinfo_release.mat"), _find(root, "aflw.sqlite"))
+    return [path for path in annotations if path] + list_photos(root)
+
+
+def _find(root: Path, name: str) -> Path | None:
+    return find_file(root, *(folder + name for folder in _FOLDERS))
+
+
+class _Photos:
+    """Finds the photos by their names in the annotations."""
+
+    def __init__(self, root: Path):
+        self._folders = [root / name for name in _PHOTO_FOLDERS if (root / name).is_dir()]
+
+    def find(self, name: str) -> Path:
+        """Some copies hold other formats than the annotations name; the path as named where there is none."""
+        names = [name, *(_without_suffix(name) + suffix for suffix in (".jpg", ".png"))]
+        candidates = [folder / spelling for folder in self._folders for spelling in names]
+        return next((path for path in candidates if path.is_file()), self._folders[0] / name)
+
+
+def _image_id(name: str) -> str:
+    return _without_suffix(name.strip().replace("\\", "/"))
+
+
+def _without_suffix(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and "/" not in suffix else name
+
+
+# AFLWinfo_release.mat --------------------------------------------------------------------------------------------
+
+
+def read_aflw_mat(source: AflwMat) -> Iterator[Face]:
+    """The faces of a split in the order of `ra`. All 19 points are annotated, hidden ones too.
+
+    `roll`, `pitch` and `yaw`, in degrees, are those of the one face of the database in the same photo with a box of
+    the same size; NaN where there is none or more than one, or no database. Coordinates are taken as they stand, as
+    0-based, which is how all published code reads them.
+
+    Raises:
+        ValueError: naming the file, and the row, counted from 1, where one is to blame.
+    """
+    with MatFile(source.mat) as mat:
+        data = mat.read_array("data", None, 2 * _POINTS_19)
+        count = len(data)
+        sides = mat.read_array("bbox", count, 4)
+        visible = mat.read_array("mask_new", count, _POINTS_19)
+        order = _check_order(mat.read_array("ra", None, None), count, source.mat)
+        names = mat.read_strings("nameList")
+    if len(names) != count:
+        raise ValueError(f"{source.mat}: nameList must hold {count} names, one for each face, but got {len(names)}")
+    order = order[:TRAIN_FACES] if source.split == "train" else order[TRAIN_FACES:]
+    poses = _read_poses(source.database) if source.database else {}
+    photos = _Photos(source.root)
+    for row in order:
+        where = f"{source.mat} row {row + 1}"
+        _check_row(data[row], sides[row], visible[row], where)
+        left, right, top, bottom = sides[row]
+        name = names[row].strip()
+        yield Face(
+            image_id=_image_id(name),
+            photo=photos.find(name),
+            landmarks=data[row].reshape(2, _POINTS_19).T,
+            where=where,
+            box=np.array([left, top, right, bottom]),
+            occluded=visible[row] == 0,
+            columns={"frontal": bool(visible[row].all())}
+            | _angles(poses.get(_pose_key(name, right - left, bottom - top), [])),
+        )
+
+
+def _check_order(order: np.ndarray, count: int, path: Path) -> np.ndarray:
+    """The rows, counted from 0, in the order of `ra`."""
+    order = order.ravel()
+    if not np.array_equal(np.sort(order), np.arange(1, count + 1)):
+        found = f"{len(order)} from {order.min():g} to {order.max():g}" if order.size else "none"
+        raise ValueError(f"{path}: ra must hold each number from 1 to {count} once, but got {found}")
+    return order.astype(np.int64) - 1
+
+
+def _check_row(points: np.ndarray, sides: np.ndarray, visible: np.ndarray, where: str) -> None:
+    for name, values in (("data", points), ("bbox", sides)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{where}: {name} must be finite, but got {values[~np.isfinite(values)][0]}")
+    if not np.isin(visible, (0, 1)).all():
+        raise ValueError(f"{where}: mask_new must be 0 or 1, but got {visible[~np.isin(visible, (0, 1))][0]:g}")
+
+
+def _angles(poses: list[np.ndarray]) -> dict[str, float]:
+    angles = poses[0] if len(poses) == 1 else np.full(3, np.nan)
+    return dict(zip(("roll", "pitch", "yaw"), np.degrees(angles).tolist(), strict=True))
+
+
+def _pose_key(name: str, width: float, height: float) -> tuple[str, float, float]:
+    return _image_id(name), round(float(width), 3), round(float(height), 3)
+
+
+# aflw.sqlite -----------------------------------------------------------------------------------------------------
+
+_FACES_AND_POINTS = f"""
+SELECT Faces.face_id, FaceImages.filepath, FaceRect.x, FaceRect.y, FaceRect.w, FaceRect.h,
+       FacePose.roll, FacePose.pitch, FacePose.yaw, FeatureCoords.feature_id, FeatureCoords.x, FeatureCoords.y
+FROM Faces
+JOIN FaceImages ON FaceImages.file_id = Faces.file_id
+JOIN FeatureCoords ON FeatureCoords.face_id = Faces.face_id AND FeatureCoords.feature_id BETWEEN 1 AND {_POINTS_21}
+LEFT JOIN FaceRect ON FaceRect.face_id = Faces.face_id
+LEFT JOIN FacePose ON FacePose.face_id = Faces.face_id
+ORDER BY Faces.face_id, FeatureCoords.feature_id
+"""  # FeatureCoordTypes lists further features, which no face has
+_POSES = """
+SELECT Faces.face_id, FaceImages.filepath, FaceRect.w, FaceRect.h, FacePose.roll, FacePose.pitch, FacePose.yaw
+FROM Faces
+JOIN FaceImages ON FaceImages.file_id = Faces.file_id
+JOIN FaceRect ON FaceRect.face_id = Faces.face_id
+JOIN FacePose ON FacePose.face_id = Faces.face_id
+"""
+
+
+def read_aflw_database(source: AflwDatabase) -> Iterator[Face]:
+    """The faces of the database in the order of their face_id; points that are hidden have no coordinates: NaN.
+
+    With 19 points `occluded` are those without coordinates, and `frontal` is a face that has all of them. Faces with
+    nothing to make a crop from are left out: those without a point, and those without a rectangle whose points span
+    no area or whose photo is missing (the official database holds twelve faces without a rectangle). Where a face
+    has two rectangles, poses or positions of a point, the first counts.
+
+    Raises:
+        ValueError: naming the file, and the face_id where one is to blame.
+    """
+    photos = _Photos(source.root)
+    wanted = [number for number in range(1, _POINTS_21 + 1) if source.ears or number not in _EARS]
+    with _connect(source.database) as database:
+        for face_id, group in itertools.groupby(database.execute(_FACES_AND_POINTS), key=lambda row: row[0]):
+            rows = list(group)
+            where = f"{source.database} face_id {face_id}"
+            name, photo = str(rows[0][1]), photos.find(str(rows[0][1]))
+            landmarks = _landmarks(rows, where)[np.array(wanted) - 1]
+            box = _box(rows[0][2:6], where)
+            if not _can_be_cropped(landmarks, box, photo):
+                continue
+            annotated = ~np.isnan(landmarks).any(axis=1)
+            poses = _angles([_numbers(rows[0][6:9], "FacePose", where)])
+            yield Face(
+                image_id=_image_id(name),
+                photo=photo,
+                landmarks=landmarks,
+                where=where,
+                box=box,
+                occluded=None if source.ears else ~annotated,
+                columns=poses if source.ears else {"frontal": bool(annotated.all())} | poses,
+            )
+
+
+def _landmarks(rows: list[tuple], where: str) -> np.ndarray:
+    points = np.full((_POINTS_21, 2), np.nan)
+    for *_, number, x, y in reversed(rows):
+        points[number - 1] = _numbers((x, y), "FeatureCoords", where)
+    points[(points <= 0).all(axis=1)] = np.nan  # AFLW's own tools store (-1, -1) where a point is deleted
+    points[np.isnan(points).any(axis=1)] = np.nan
+    return points
+
+
+def _box(rectangle: tuple, where: str) -> np.ndarray | None:
+    x, y, width, height = _numbers(rectangle, "FaceRect", where)
+    box = np.array([x, y, x + width, y + height])
+    return None if np.isnan(box).any() else box
+
+
+def _can_be_cropped(landmarks: np.ndarray, box: np.ndarray | None, photo: Path) -> bool:
+    points = landmarks[~np.isnan(landmarks).any(axis=1)]
+    if len(points) == 0 or box is not None:
+        return len(points) > 0
+    return bool((np.ptp(points, axis=0) > 0).all()) and photo.is_file()
+
+
+def _read_poses(path: Path) -> dict[tuple[str, float, float], list[np.ndarray]]:
+    """Roll, pitch and yaw in radians of the faces of a photo with a box of a width and height."""
+    poses: dict[tuple[str, float, float], list[np.ndarray]] = {}
+    with _connect(path) as database:
+        for face_id, name, width, height, *angles in database.execute(_POSES):
+            where = f"{path} face_id {face_id}"
+            width, height = _numbers((width, height), "FaceRect", where)
+            poses.setdefault(_pose_key(str(name), width, height), []).append(_numbers(angles, "FacePose", where))
+    return poses
+
+
+def _numbers(values, table: str, where: str) -> np.ndarray:
+    """float64, NaN for NULL."""
+    try:
+        numbers = np.array([np.nan if value is None else float(value) for value in values])
+    except (TypeError, ValueError):
+        numbers = np.array([np.inf])
+    if np.isinf(numbers).any():
+        raise ValueError(f"{where}: {table} must hold finite numbers, but got {tuple(values)}")
+    return numbers
+
+
+@contextmanager
+def _connect(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that writes nothing. What SQLite raises meanwhile is raised as ValueError naming the file."""
+    try:
+        # A stream of faces may be ended by another thread than the one that began it.
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False)) as database:
+            database.execute("PRAGMA schema_version")  # refuses what is no database
+            (page,) = database.execute("PRAGMA page_size").fetchone()
+            if path.stat().st_size % page:  # SQLite fills up a page that is cut short and reads zeros from it
+                raise sqlite3.DatabaseError("the last page is cut short")
+            yield database
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must be AFLW's database, readable to its end, but got: {error}") from error

@@ -1,0 +1,215 @@
+"""Reading of metadata.jsonl, the annotations beside the photos of a folder (Hugging Face's ImageFolder convention)."""
+
+import difflib
+import json
+import math
+import posixpath
+import re
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from modeling_mtld.geometry_mtld import landmark_box
+
+from .benchmarks import Benchmark
+from .face_files import PHOTO_SUFFIXES
+from .faces import Face
+
+METADATA = "metadata.jsonl"
+_LARGEST = float(np.finfo(np.float32).max)  # of the columns that coordinates go to
+# Folders that `datasets` takes for a split, too.
+_FOLDERS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+
+
+def list_metadata(root: Path) -> dict[str, list[Path]]:
+    """The files metadata.jsonl of each split: in the folders of `_FOLDERS` directly below `root`, or of `root` itself.
+
+    Raises:
+        ValueError: naming the folder, if there is none, or both kinds.
+    """
+    folders = sorted(path for path in root.iterdir() if (path / METADATA).is_file())
+    splits = {
+        split: [folder / METADATA for folder in folders if folder.name.lower() in names]
+        for split, names in _FOLDERS.items()
+    }
+    in_folders = [path for paths in splits.values() for path in paths]
+    if bool(in_folders) == (root / METADATA).is_file():
+        found = f"{METADATA} and {in_folders[0].relative_to(root)}" if in_folders else "none of these"
+        raise ValueError(
+            f"data_dir must hold either {METADATA} (split train) or folders train/, validation/ and test/ with one "
+            f"each, but got {found} in {root}"
+        )
+    return splits if in_folders else {"train": [root / METADATA]}
+
+
+def list_files(path: Path, root: Path) -> Iterator[Path]:
+    """`path`, a metadata.jsonl, and the photos that it names.
+
+    Raises:
+        ValueError: naming the file and the row, as `read_metadata`, but with no look at the landmarks.
+    """
+    yield path
+    empty = True
+    for where, row in _rows(path):
+        photo = _photo(row, where, path, root)
+        if not photo.is_file():
+            raise ValueError(f"{where}: file_name must be an image beside it, but there is no file {photo}")
+        yield photo
+        empty = False
+    if empty:
+        raise ValueError(f"{path} must hold a row for each face, but it is empty")
+
+
+def read_metadata(path: str | Path, benchmark: Benchmark, root: str | Path | None = None) -> Iterator[Face]:
+    """The faces of a metadata.jsonl, one a row, in pixels of the photo, 0-based. The photos are not opened.
+
+    A row is a JSON object with `file_name`, below the folder of `path`; `landmarks`, K times [x, y] in the order of
+    `benchmark.landmark_names`, null where unannotated, or a mapping of names to these; where they are known `box`
+    [x0, y0, x1, y1] and, if `benchmark.occlusion`, `occluded`, K times true or false, or a mapping of the names of
+    occluded landmarks to true. Other keys are ignored.
+
+    Args:
+        path: the file.
+        benchmark: names of the landmarks, and what crops are made from.
+        root: the folder that `Face.image_id` is relative to; by default that of `path`.
+
+    Raises:
+        ValueError: naming the file and the row.
+    """
+    path = Path(path)
+    for where, row in _rows(path):
+        photo = _photo(row, where, path, Path(root or path.parent))
+        try:
+            landmarks, box = _landmarks(row, benchmark), _box(row.get("box"))
+            _check_crop(landmarks, box, benchmark)
+            occluded = _occluded(row, benchmark) if benchmark.occlusion else None
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        name = photo.relative_to(root or path.parent)
+        image_id = (name.with_suffix("") if name.suffix.lower() in PHOTO_SUFFIXES else name).as_posix()
+        yield Face(image_id, photo, landmarks, where, box, occluded)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict]]:
+    """Place and content of each row that is not blank."""
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"{path} row {number}"
+            try:
+                row = json.loads(line, object_pairs_hook=_without_duplicates)
+            except (ValueError, RecursionError) as error:
+                reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+                raise ValueError(f"{where} must be a JSON object on one line, but got: {reason}") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"{where} must be a JSON object on one line, but got {reprlib.repr(row)}")
+            yield where, row
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return values
+
+
+def _photo(row: Mapping, where: str, path: Path, root: Path) -> Path:
+    name = row.get("file_name")
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        raise ValueError(f"{where}: file_name must be the path of a photo, but got {name!r}")
+    inside = posixpath.normpath(name.replace("\\", "/"))
+    if inside.startswith(("/", "../")) or inside in (".", "..") or "://" in name or re.match(r"[A-Za-z]:/", inside):
+        raise ValueError(f"{where}: file_name must be a path below the folder of {METADATA}, but got {name!r}")
+    folder = inside.split("/")[0] if path.parent == root and "/" in inside else ""
+    if any(folder.lower() in names for names in _FOLDERS.values()):
+        raise ValueError(
+            f"{where}: file_name must not be in {folder}/, which is a split and needs a {METADATA} of its own, "
+            f"but got {name!r}"
+        )
+    return path.parent / inside
+
+
+def _landmarks(row: Mapping, benchmark: Benchmark) -> np.ndarray:
+    names = benchmark.landmark_names
+    points = _in_order(row.get("landmarks"), names, "landmarks", "[x, y] or null", missing=None)
+    return np.array([_point(point, name) for point, name in zip(points, names, strict=True)], dtype=np.float64)
+
+
+def _in_order(values: object, names: Sequence[str], key: str, what: str, missing: object) -> list:
+    """One value for each of `names`, from a list in their order or a mapping from them."""
+    if isinstance(values, list) and len(values) == len(names):
+        return values
+    if not isinstance(values, dict):
+        found = f"a list of {len(values)}" if isinstance(values, list) else reprlib.repr(values)
+        raise ValueError(
+            f"{key} must be a list of {len(names)} times {what}, or a mapping of the landmarks' names to these, "
+            f"but got {found}"
+        )
+    unknown = [name for name in values if name not in names]
+    if unknown:
+        raise ValueError(f"{key} must be named as in the YAML file, but got {unknown[0]!r}{near(unknown[0], names)}")
+    return [values.get(name, missing) for name in names]
+
+
+def near(word: object, known: Sequence[str]) -> str:
+    """A question after an unknown word: " (did you mean …?)", or nothing if no known one is like it."""
+    matches = difflib.get_close_matches(str(word), known, n=3)
+    return f" (did you mean {' or '.join(matches)}?)" if matches else ""
+
+
+def _point(value: object, name: str) -> tuple[float, float]:
+    if value is None:
+        return math.nan, math.nan
+    if not isinstance(value, list) or len(value) != 2 or not all(map(_is_number, value)):
+        raise ValueError(f"landmark {name} must be [x, y] or null, but got {reprlib.repr(value)}")
+    x, y = map(_number, value)
+    if math.isinf(x) or math.isinf(y) or math.isnan(x) != math.isnan(y):
+        raise ValueError(f"landmark {name} must be two finite numbers, or null, but got {value!r}")
+    return x, y
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _number(value: float | None) -> float:
+    if value is None:
+        return math.nan
+    return math.inf if abs(value) > _LARGEST else float(value)
+
+
+def _box(value: object) -> np.ndarray | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
+        raise ValueError(f"box must be [x0, y0, x1, y1], but got {reprlib.repr(value)}")
+    box = np.array([_number(number) for number in value])
+    return None if np.isnan(box).all() else box
+
+
+def _check_crop(landmarks: np.ndarray, box: np.ndarray | None, benchmark: Benchmark) -> None:
+    if benchmark.crop_box == "box" and box is not None:
+        return
+    around = landmark_box(landmarks)
+    if (around[:2] == around[2:]).any():
+        raise ValueError(
+            f"the annotated landmarks must span a box to crop the face by, but theirs, {around.tolist()}, has no "
+            "area: give the row a `box` [x0, y0, x1, y1]"
+            + ("" if benchmark.crop_box == "box" else " and write `crop: box` into the YAML file")
+        )
+
+
+def _occluded(row: Mapping, benchmark: Benchmark) -> np.ndarray:
+    flags = _in_order(row.get("occluded"), benchmark.landmark_names, "occluded", "true or false", missing=False)
+    wrong = [flag for flag in flags if not isinstance(flag, int) or flag not in (0, 1)]
+    if wrong:
+        raise ValueError(f"occluded must be true or false for each landmark, but got {reprlib.repr(wrong[0])}")
+    return np.array(flags, dtype=bool)

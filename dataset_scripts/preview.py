@@ -1,0 +1,252 @@
+"""A picture of a data set, for looking at: faces of every split with numbered landmarks, contours, boxes and crops."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import cv2
+import datasets
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from modeling_mtld.geometry_mtld import (
+    BOX_ENLARGEMENT,
+    check_box,
+    crop_matrix,
+    fractions_to_pixels,
+    invert_matrix,
+    transform_points,
+    warp_image,
+)
+
+from .benchmarks import Benchmark, Part
+
+COLUMNS, ROWS = 4, 2
+TILE = 600  # pixels; at 98 landmarks the numbers of an eye still find room
+SURROUNDINGS = 1.6  # side of a tile over the side of the crop
+GAP, CAPTION = 12, 34
+TITLE, TEXT, SMALL = 30, 20, 13  # sizes of letters in pixels
+PAPER, INK = (24, 26, 30), (235, 235, 235)  # RGB, as all colours here
+LINE, POINT, OCCLUDED = (0, 225, 190), (255, 240, 60), (255, 80, 200)
+CROP, LANDMARK_BOX, BOX = (255, 255, 255), (80, 170, 255), (255, 140, 40)
+FRACTION_BITS = 4  # OpenCV draws at 16ths of a pixel
+
+
+def write_preview(path: str | Path, splits: Mapping[str, datasets.Dataset], benchmark: Benchmark) -> None:
+    """Writes `draw_preview` of the splits to `path`, which appears when it is whole.
+
+    Raises:
+        ValueError: as `check_preview_path` and `draw_preview`.
+    """
+    path = check_preview_path(path)
+    picture = Image.fromarray(draw_preview(splits, benchmark))
+    unfinished = path.with_name(f".{path.stem}.unfinished-{os.getpid()}{path.suffix}")
+    try:
+        picture.save(unfinished)
+        unfinished.replace(path)
+    except (OSError, ValueError) as error:  # such as a picture higher than its format allows
+        raise ValueError(f"preview must be a file that can be written, but got {path}: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def check_preview_path(path: str | Path) -> Path:
+    """The path of a picture to be written; its folder exists afterwards.
+
+    Raises:
+        ValueError: if its suffix is none of an image that can be written, or it is a folder or cannot be put there.
+    """
+    path = Path(path).expanduser()
+    writable = [suffix for suffix, kind in Image.registered_extensions().items() if kind in ("PNG", "JPEG", "WEBP")]
+    if path.suffix.lower() not in writable:
+        raise ValueError(f"preview must be a file ending in {', '.join(sorted(writable))}, but got {path}")
+    if path.is_dir():
+        raise ValueError(f"preview must be a file, but got the folder {path}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"preview must be a file that can be written, but got {path}: {error}") from error
+    return path
+
+
+def draw_preview(splits: Mapping[str, datasets.Dataset], benchmark: Benchmark) -> np.ndarray:
+    """Draws eight faces of every split, evenly spread over it.
+
+    Each tile shows the face with its surroundings and, beside each annotated landmark, its 0-based index; the contours
+    of `benchmark.parts`, broken where a landmark is not annotated; the annotated box, the landmark box and the crop
+    that the network sees; below it the `image_id`.
+
+    Args:
+        splits: the faces of each split by its name, with the columns of `FaceBuilder`.
+        benchmark: what the points mean.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: if there are no splits.
+    """
+    if not splits:
+        raise ValueError("splits must hold at least one split, but got none")
+    bands = [_heading(benchmark), *(band for name, faces in splits.items() for band in _section(name, faces, benchmark))]
+    return np.concatenate(bands)
+
+
+def crop_box(face: Mapping, benchmark: Benchmark) -> np.ndarray:
+    """The box (4,), float64, that the crop of `face`, a row, is made from: `benchmark.crop_box`, or if there is none
+    the landmark box."""
+    box = np.asarray(face[benchmark.crop_box], dtype=np.float64)
+    return box if np.isfinite(box).all() else np.asarray(face["landmark_box"], dtype=np.float64)
+
+
+# The picture -----------------------------------------------------------------------------------------------------
+
+
+def _section(name: str, faces: datasets.Dataset, benchmark: Benchmark) -> Iterator[np.ndarray]:
+    """A title and the rows of tiles of one split, each as wide as the picture."""
+    places = np.unique(np.linspace(0, max(len(faces) - 1, 0), min(COLUMNS * ROWS, len(faces))).round().astype(int))
+    title = _band(TITLE + 3 * GAP)
+    _write(title, [((GAP, 2 * GAP), f"{name}: {len(places)} of {len(faces):,} faces", TITLE, INK)])
+    yield title
+    for start in range(0, len(places), COLUMNS):
+        yield _row([faces[int(place)] for place in places[start : start + COLUMNS]], benchmark)
+
+
+def _row(faces: list[dict], benchmark: Benchmark) -> np.ndarray:
+    row = _band(TILE + CAPTION)
+    captions = []
+    for number, face in enumerate(faces):
+        left = GAP + number * (TILE + GAP)
+        row[:TILE, left : left + TILE] = _tile(face, benchmark)
+        captions.append(((left, TILE + 5), _shortened(face["image_id"]), TEXT, INK))
+    _write(row, captions)
+    return row
+
+
+def _heading(benchmark: Benchmark) -> np.ndarray:
+    """The title and the meaning of the colours."""
+    heading = _band(TITLE + TEXT + 6 * GAP)
+    texts = [((GAP, 2 * GAP), f"{benchmark.title}: {benchmark.num_landmarks} landmarks", TITLE, INK)]
+    meanings = [("landmark", POINT), *([("occluded landmark", OCCLUDED)] if benchmark.occlusion else [])]
+    meanings += [("contour", LINE), ("landmark box", LANDMARK_BOX), ("annotated box", BOX)]
+    meanings += [(f"crop, {BOX_ENLARGEMENT:g} x the {benchmark.crop_box.replace('_', ' ')}", CROP)]
+    left, top = GAP, TITLE + 4 * GAP
+    for meaning, colour in meanings:
+        heading[top + 2 : top + TEXT, left : left + TEXT] = colour
+        texts.append(((left + TEXT + GAP, top), meaning, TEXT, INK))
+        left += TEXT + 4 * GAP + round(ImageFont.load_default(TEXT).getlength(meaning))
+    _write(heading, texts)
+    return heading
+
+
+def _band(height: int) -> np.ndarray:
+    return np.full((height, GAP + COLUMNS * (TILE + GAP), 3), PAPER, dtype=np.uint8)
+
+
+def _write(picture: np.ndarray, texts: list[tuple], outline: int = 0) -> None:
+    """Writes texts, each ((x, y) of its top left corner, text, size, colour), onto `picture` in place."""
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    for place, text, size, colour in texts:
+        font = ImageFont.load_default(size)
+        draw.text(place, text, colour, font, anchor="la", stroke_width=outline, stroke_fill=(0, 0, 0))
+    picture[:] = np.asarray(image)
+
+
+def _shortened(text: str) -> str:
+    """The end of `text` that fits below a tile."""
+    font = ImageFont.load_default(TEXT)
+    if font.getlength(text) <= TILE:
+        return text
+    while font.getlength("..." + text) > TILE:
+        text = text[1:]
+    return "..." + text
+
+
+# A tile ----------------------------------------------------------------------------------------------------------
+
+
+def _tile(face: dict, benchmark: Benchmark) -> np.ndarray:
+    """The face as a row of the data set, (TILE, TILE, 3)."""
+    box = _box_with_area(face, benchmark)
+    matrix = crop_matrix(box, TILE, BOX_ENLARGEMENT * SURROUNDINGS)
+    tile = np.array(warp_image(np.asarray(face["image"].convert("RGB")), matrix, TILE))
+    to_photo = invert_matrix(crop_matrix(box, 1))
+    crop = transform_points(to_photo, fractions_to_pixels([[0, 0], [1, 1]], 1))
+    for corners, colour in ((face["box"], BOX), (face["landmark_box"], LANDMARK_BOX), (crop, CROP)):
+        _draw_rectangle(tile, transform_points(matrix, np.reshape(corners, (2, 2))), colour)
+    points = transform_points(matrix, face["landmarks"])
+    for part in benchmark.parts.values():
+        _draw_contour(tile, points, part)
+    occluded = np.asarray(face.get("occluded") or np.zeros(len(points)), dtype=bool)
+    _draw_points(tile, points, occluded)
+    return tile
+
+
+def _box_with_area(face: dict, benchmark: Benchmark) -> np.ndarray:
+    """The box of the crop; the whole photo for a face whose box has no area, which is there to be seen too."""
+    try:
+        return check_box(crop_box(face, benchmark))
+    except ValueError:
+        width, height = face["image"].size
+        return np.array([-0.5, -0.5, width - 0.5, height - 0.5])
+
+
+def _draw_rectangle(tile: np.ndarray, corners: np.ndarray, colour: tuple) -> None:
+    if np.isfinite(corners).all():
+        low, high = _to_fixed_point(corners).tolist()
+        cv2.rectangle(tile, low, high, colour, 1, cv2.LINE_AA, FRACTION_BITS)
+
+
+def _draw_contour(tile: np.ndarray, points: np.ndarray, part: Part) -> None:
+    indices = [*part.indices, *part.indices[: 1 if part.closed and len(part.indices) > 2 else 0]]
+    for ends in zip(indices[:-1], indices[1:], strict=True):
+        if np.isfinite(points[list(ends)]).all():
+            first, second = _to_fixed_point(points[list(ends)]).tolist()
+            cv2.line(tile, first, second, LINE, 1, cv2.LINE_AA, FRACTION_BITS)
+
+
+def _draw_points(tile: np.ndarray, points: np.ndarray, occluded: np.ndarray) -> None:
+    """Dots and, beside each, its number."""
+    shown = [index for index, point in enumerate(points) if np.isfinite(point).all()]
+    colours = {index: OCCLUDED if occluded[index] else POINT for index in shown}
+    for index in shown:
+        x, y = _to_fixed_point(points[index]).tolist()
+        cv2.circle(tile, (x, y), 2 << FRACTION_BITS, colours[index], cv2.FILLED, cv2.LINE_AA, FRACTION_BITS)
+    places = _places_of_numbers(points[shown], [_extent(str(index)) for index in shown])
+    _write(tile, [(place, str(i), SMALL, colours[i]) for i, place in zip(shown, places, strict=True)], outline=1)
+
+
+def _extent(text: str) -> np.ndarray:
+    """Width and height of a number with its outline."""
+    return np.array([ImageFont.load_default(SMALL).getlength(text) + 1, SMALL - 2])
+
+
+def _places_of_numbers(points: np.ndarray, extents: list[np.ndarray]) -> list[tuple[float, float]]:
+    """Top left corners of the numbers, each beside its point where it hides the least of points and other numbers."""
+    angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    directions = np.column_stack([np.cos(angles), np.sin(angles)])
+    taken = np.column_stack([points - 2.5, points + 2.5])
+    places = []
+    for point, extent in zip(points, extents, strict=True):
+        candidates = np.concatenate(
+            [point + directions * (extent / 2 + distance) - extent / 2 for distance in (4, 9, 15)]
+        )
+        boxes = np.column_stack([candidates, candidates + extent])
+        cost = _overlaps(boxes, taken).sum(axis=1) + np.repeat([0, 12, 24], len(angles))
+        best = boxes[cost.argmin()]
+        taken = np.concatenate([taken, best[None]])
+        places.append((float(best[0]), float(best[1]) - 2))
+    return places
+
+
+def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Areas (N, M) that boxes (N, 4) and others (M, 4) share."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return np.clip(high - low, 0, None).prod(axis=-1)
+
+
+def _to_fixed_point(points: np.ndarray) -> np.ndarray:
+    limit = 2**14  # far outside the tile, and within what OpenCV can draw
+    return np.rint(np.clip(points, -limit, limit) * 2**FRACTION_BITS).astype(np.int32)
