@@ -397,7 +397,7 @@ def print_results(accelerator, results: dict[str, dict[str, float]], args):
     if not accelerator.is_main_process:
         return
     benchmark, normalizer = args.benchmark, normalizer_name(args)
-    limit, flip = f"{benchmark.failure_threshold:.0%}", ", with flip" if args.flip else ""
+    limit, flip = f"{100 * benchmark.failure_threshold:g}%", ", with flip" if args.flip else ""
     for name, scores in results.items():
         tqdm.write(
             f"{benchmark.title} {name} ({scores['faces']} faces, {normalizer}{flip}): NME {scores['nme']:.3%}  "

@@ -6,65 +6,114 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from .benchmarks import BENCHMARKS
+import datasets
+
+from .benchmarks import BENCHMARKS, Benchmark
+from .check import check_faces
 from .conversion import check_hub_access, check_output_dir, convert, push_to_hub
-from .download import by_hand, download
-from .own_data import find_benchmark
+from .download import by_hand, download, how_to_get
+from .loading import load_faces, open_faces, split_names
+from .own_data import default_data_dir, find_benchmark
+from .preview import check_preview_path, write_preview
 
 _EXAMPLES = """
 What RAW must hold, as unpacked from the official download (a split exists where its folders do):
 {layouts}
+For your own landmarks, photos and a metadata.jsonl: see README.md.
 
 Examples:
-  python -m dataset_scripts wflw --data_dir ~/wflw --download
-  python -m dataset_scripts 300w --data_dir ~/300w --output_dir ~/300w-parquet
-  python -m dataset_scripts 300w --data_dir ~/300w --output_dir ~/300w-parquet --push_to_hub my-lab/300w
+  fetch what can be had without a form:
+    python -m dataset_scripts wflw --data_dir ~/wflw --download
+  look at it, nothing is converted:
+    python -m dataset_scripts wflw --data_dir ~/wflw --preview wflw.png --check
+    python -m dataset_scripts landmarks.yaml --preview faces.png --check
+  convert it, and upload it as a private data set:
+    python -m dataset_scripts 300w --data_dir ~/300w --output_dir ~/300w-parquet
+    python -m dataset_scripts 300w --data_dir ~/300w --output_dir ~/300w-parquet --push_to_hub my-lab/300w
 
 The result is read by load_dataset("~/300w-parquet") anywhere, or from this project by
   accelerate launch train_accelerate.py --dataset 300w --data_dir ~/300w-parquet ...
+
+Exit status: 0; 1 if --check found faults, which stops nothing; 2 after an error, told in one line.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Does what the options ask for and returns the exit status: 0, or 2 after one line on stderr."""
+    """Does what the options ask for and returns the exit status: 0, 1 if `--check` found faults, or 2 after one line
+    on stderr."""
     options = _parser().parse_args(arguments)
     try:
-        _run(options)
+        return _run(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
-def _run(options: argparse.Namespace) -> None:
-    if not options.output_dir and (options.push_to_hub or not options.download):
-        raise ValueError("--output_dir must be given, unless --download is all there is to do")
+def _run(options: argparse.Namespace) -> int:
+    _check_options(options)
+    benchmark = find_benchmark(options.dataset)
+    data_dir = options.data_dir or default_data_dir(options.dataset)
+    if data_dir is None:
+        raise ValueError(f"--data_dir must be given, the folder of {benchmark.title}. {how_to_get(benchmark)}")
     if options.output_dir:
         check_output_dir(options.output_dir)
+    if options.preview:
+        check_preview_path(options.preview)
     if options.push_to_hub:
         check_hub_access(options.push_to_hub)
     if options.download:
-        _download(options)
+        _download(benchmark, data_dir)
+    faults = _look(benchmark, data_dir, options) if options.preview or options.check else False
     if options.output_dir:
-        _convert(options)
+        _convert(benchmark, data_dir, options)
+    return int(faults)
 
 
-def _download(options: argparse.Namespace) -> None:
-    benchmark = find_benchmark(options.dataset)
-    fetched = download(benchmark, options.data_dir)
-    print(f"{options.data_dir}: {'fetched ' + ', '.join(fetched) if fetched else 'what can be fetched is there'}")
+def _check_options(options: argparse.Namespace) -> None:
+    if not (options.output_dir or options.download or options.preview or options.check):
+        raise ValueError("one of --output_dir, --preview, --check and --download must be given")
+    if options.push_to_hub and not options.output_dir:
+        raise ValueError("--output_dir must be given with --push_to_hub: the folder that is uploaded")
+    if options.public and not options.push_to_hub:
+        raise ValueError("--public must be given with --push_to_hub only")
+
+
+def _download(benchmark: Benchmark, data_dir: str | Path) -> None:
+    fetched = download(benchmark, data_dir)
+    print(f"{data_dir}: {'fetched ' + ', '.join(fetched) if fetched else 'what can be fetched is there'}")
     if benchmark.form:
-        print(f"The rest needs a form. {by_hand(benchmark, options.data_dir)}")
+        print(f"The rest needs a form. {by_hand(benchmark, data_dir)}")
 
 
-def _convert(options: argparse.Namespace) -> None:
-    sizes = convert(options.dataset, options.data_dir, options.output_dir)
+def _look(benchmark: Benchmark, data_dir: str | Path, options: argparse.Namespace) -> bool:
+    """Draws and checks; returns whether there are faults."""
+    splits = _load_splits(benchmark, data_dir)
+    if options.preview:
+        write_preview(options.preview, splits, benchmark)
+        print(f"{options.preview}: faces of {', '.join(splits)}")
+    if not options.check:
+        return False
+    report = check_faces(splits, benchmark)
+    print(report)
+    return bool(report.faults)
+
+
+def _load_splits(benchmark: Benchmark, data_dir: str | Path) -> dict[str, datasets.Dataset]:
+    """All splits that are there: the official ones in their order, then train, then the others."""
+    order = [*benchmark.splits, "train"]
+    names = split_names(open_faces(benchmark, data_dir))
+    names = sorted(names, key=lambda name: order.index(name) if name in order else len(order))
+    return {name: load_faces(benchmark, data_dir, name) for name in names}
+
+
+def _convert(benchmark: Benchmark, data_dir: str | Path, options: argparse.Namespace) -> None:
+    sizes = convert(benchmark, data_dir, options.output_dir)
     print(f"{options.output_dir}: " + ", ".join(f"{split} {size} faces" for split, size in sizes.items()))
     if options.push_to_hub:
-        print(push_to_hub(options.output_dir, options.push_to_hub))
+        print(push_to_hub(options.output_dir, options.push_to_hub, private=not options.public))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,17 +123,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser = argparse.ArgumentParser(
         prog="python -m dataset_scripts",
-        description="Convert a benchmark from its official download to Parquet files with a dataset card.",
+        description="Fetch a data set of faces, look at it, and convert it to Parquet files with a dataset card: a "
+        "benchmark from its official download, or your own landmarks.",
         epilog=_EXAMPLES.format(layouts=layouts),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("dataset", choices=list(BENCHMARKS), help="the benchmark")
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help=f"{', '.join(BENCHMARKS)}, or the YAML file that describes your own landmarks",
+    )
     parser.add_argument(
         "--data_dir",
-        required=True,
-        type=Path,
         metavar="RAW",
-        help="folder of the official download; only --download writes to it",
+        help="folder of the official download, of a conversion, or the name of a data set on the Hub; by default the "
+        "folder of the YAML file. Only --download writes to it",
     )
     parser.add_argument(
         "--download",
@@ -94,16 +147,36 @@ def _parser() -> argparse.ArgumentParser:
         "reported working in 2026; where one no longer is, the message names it",
     )
     parser.add_argument(
+        "--preview",
+        type=Path,
+        metavar="OUT.png",
+        help="draw eight faces of every split, evenly spread over it: numbered landmarks, contours, boxes, crops",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="print the numbers of faces, photos and points, beside the official ones; warnings: numbers that differ "
+        "from these, points outside the photo; faults: points outside by more than half the side of the crop, photos "
+        "that several splits share (by image_id or equal files; near copies are not looked for), boxes that are "
+        "empty, tiny or not around the landmarks, flip pairs that do not look symmetric on the mean face",
+    )
+    parser.add_argument(
         "--output_dir",
         type=Path,
         metavar="OUT",
-        help="new or empty folder for data/SPLIT-00000-of-0000N.parquet and README.md; appears when all is written",
+        help="convert: a new or empty folder for data/SPLIT-00000-of-0000N.parquet and README.md; appears when all is "
+        "written",
     )
     parser.add_argument(
         "--push_to_hub",
         metavar="ORG/NAME",
-        help="then upload OUT as this data set, private if it is new; sign in first (hf auth login). The photos are "
-        "licensed for non-commercial research: keep it private",
+        help="then upload OUT as this data set, private if it is new; sign in first (hf auth login)",
+    )
+    parser.add_argument(
+        "--public",
+        action="store_true",
+        help="let everybody see a new data set on the Hub. The benchmarks' photos are licensed for non-commercial "
+        "research: keep them private",
     )
     return parser
 

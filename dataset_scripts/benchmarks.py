@@ -342,6 +342,7 @@ _300W = Benchmark(
         "failure_threshold": "papers quote 8 % and 10 %; the AUC is at 8 %",
         "splits": "HRNet's lists; Sagonas et al. 2016 (private)",
         "subsets": "Ren et al., CVPR 2014 (full); Sagonas et al. 2016 (indoor, outdoor)",
+        "columns": "the folders of the official download",
         "licence": "the homepage",
     },
 )
@@ -580,7 +581,7 @@ _AFLW21 = Benchmark(
     crop_box="box",
     failure_threshold=0.07,
     splits={"database": 24386},
-    test_split="database",
+    test_split="test",
     columns=_AFLW_COLUMNS,
     licence=_AFLW_LICENCE,
     homepage=_AFLW_HOMEPAGE,

@@ -57,8 +57,14 @@ def list_cofw68(root: Path) -> dict[str, list[Cofw68Files]]:
 
 def _find(root: Path, names: tuple[str, ...]) -> Path | None:
     """The file of the first of these names that is there, nearest to the root."""
-    found = [sorted(root.rglob(name), key=lambda path: (len(path.parts), path)) for name in names]
+    found = [sorted(_visible(root, name), key=lambda path: (len(path.parts), path)) for name in names]
     return next((paths[0] for paths in found if paths), None)
+
+
+def _visible(root: Path, name: str) -> list[Path]:
+    """Files of this name below `root`, none in a hidden folder, such as that of a download that was killed."""
+    found = root.rglob(name)
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
 
 
 def read_cofw(source: CofwFile) -> Iterator[Face]:

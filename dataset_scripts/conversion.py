@@ -38,7 +38,7 @@ def convert(
     output_dir = Path(output_dir).expanduser().absolute()
     check_output_dir(output_dir)
     benchmark = find_benchmark(dataset)
-    builder = prepare(open_faces(benchmark, data_dir, cache_dir))
+    builder = prepare(open_faces(benchmark, data_dir, cache_dir), data_dir)
     sizes = split_sizes(builder)
     warn_of_sizes(benchmark, sizes)
     with _complete_or_absent(output_dir) as unfinished:
@@ -64,15 +64,17 @@ def check_hub_access(repo_id: str) -> None:
         huggingface_hub.HfApi().whoami()
 
 
-def push_to_hub(folder: str | Path, repo_id: str) -> str:
-    """Uploads a converted folder as a data set, private if it is new, and returns its address.
+def push_to_hub(folder: str | Path, repo_id: str, private: bool = True) -> str:
+    """Uploads a converted folder as a data set and returns its address.
+
+    `private` holds for a new data set; one that exists stays as visible as it is.
 
     Raises:
         ValueError: if the Hub cannot be reached or refuses.
     """
     api = huggingface_hub.HfApi()
     with _as_value_error(f"{folder} is complete, but its upload to {repo_id} failed"):
-        address = api.create_repo(repo_id, repo_type="dataset", private=True, exist_ok=True)
+        address = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         api.upload_folder(repo_id=repo_id, repo_type="dataset", folder_path=folder, commit_message="Upload faces")
     return str(address)
 

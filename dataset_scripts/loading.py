@@ -75,7 +75,7 @@ def load_faces(
         parts = [builder.as_streaming_dataset(split=name) for name in wanted]
         faces = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     else:
-        prepare(builder)
+        prepare(builder, data_dir)
         warn_of_sizes(benchmark, {name: split_sizes(builder)[name] for name in wanted})
         faces = builder.as_dataset(split=expression)
     faces = _complete(faces, benchmark, data_dir)
@@ -104,12 +104,12 @@ def open_faces(
     return builder(data_dir=str(folder), benchmark=benchmark, cache_dir=cache_dir)
 
 
-def prepare(builder: datasets.DatasetBuilder) -> datasets.DatasetBuilder:
-    """Has all splits prepared in the cache. Raises ValueError as `load_faces`."""
+def prepare(builder: datasets.DatasetBuilder, data_dir: str | Path) -> datasets.DatasetBuilder:
+    """Has all splits of `data_dir` prepared in the cache. Raises ValueError as `load_faces`."""
     try:
         builder.download_and_prepare()
     except datasets.exceptions.DatasetGenerationError as error:
-        raise ValueError(f"data_dir must hold files that can be read, but got {error.__cause__}") from error
+        raise ValueError(f"data_dir must hold files that can be read, but got {error.__cause__} in {data_dir}") from error
     return builder
 
 

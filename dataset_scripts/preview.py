@@ -21,14 +21,16 @@ from modeling_mtld.geometry_mtld import (
 
 from .benchmarks import Benchmark, Part
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 COLUMNS, ROWS = 4, 2
-TILE = 600  # pixels; at 98 landmarks the numbers of an eye still find room
+TILE = 720  # pixels; at 98 landmarks the numbers of an eye still find room
 SURROUNDINGS = 1.6  # side of a tile over the side of the crop
 GAP, CAPTION = 12, 34
 TITLE, TEXT, SMALL = 30, 20, 13  # sizes of letters in pixels
 PAPER, INK = (24, 26, 30), (235, 235, 235)  # RGB, as all colours here
 LINE, POINT, OCCLUDED = (0, 225, 190), (255, 240, 60), (255, 80, 200)
 CROP, LANDMARK_BOX, BOX = (255, 255, 255), (80, 170, 255), (255, 140, 40)
+RADIUS = 2.5  # of a dot
 FRACTION_BITS = 4  # OpenCV draws at 16ths of a pixel
 
 
@@ -36,12 +38,13 @@ def write_preview(path: str | Path, splits: Mapping[str, datasets.Dataset], benc
     """Writes `draw_preview` of the splits to `path`, which appears when it is whole.
 
     Raises:
-        ValueError: as `check_preview_path` and `draw_preview`.
+        ValueError: as `check_preview_path` and `draw_preview`, or if the picture cannot be written there.
     """
     path = check_preview_path(path)
     picture = Image.fromarray(draw_preview(splits, benchmark))
     unfinished = path.with_name(f".{path.stem}.unfinished-{os.getpid()}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(unfinished)
         unfinished.replace(path)
     except (OSError, ValueError) as error:  # such as a picture higher than its format allows
@@ -51,21 +54,16 @@ def write_preview(path: str | Path, splits: Mapping[str, datasets.Dataset], benc
 
 
 def check_preview_path(path: str | Path) -> Path:
-    """The path of a picture to be written; its folder exists afterwards.
+    """The path of a picture to be written.
 
     Raises:
-        ValueError: if its suffix is none of an image that can be written, or it is a folder or cannot be put there.
+        ValueError: if its suffix is none of a picture, or it is a folder.
     """
     path = Path(path).expanduser()
-    writable = [suffix for suffix, kind in Image.registered_extensions().items() if kind in ("PNG", "JPEG", "WEBP")]
-    if path.suffix.lower() not in writable:
-        raise ValueError(f"preview must be a file ending in {', '.join(sorted(writable))}, but got {path}")
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise ValueError(f"preview must be a file ending in {', '.join(PICTURE_SUFFIXES)}, but got {path}")
     if path.is_dir():
         raise ValueError(f"preview must be a file, but got the folder {path}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"preview must be a file that can be written, but got {path}: {error}") from error
     return path
 
 
@@ -88,15 +86,11 @@ def draw_preview(splits: Mapping[str, datasets.Dataset], benchmark: Benchmark) -
     """
     if not splits:
         raise ValueError("splits must hold at least one split, but got none")
-    bands = [_heading(benchmark), *(band for name, faces in splits.items() for band in _section(name, faces, benchmark))]
+    bands = [
+        _heading(benchmark),
+        *(band for name, faces in splits.items() for band in _section(name, faces, benchmark)),
+    ]
     return np.concatenate(bands)
-
-
-def crop_box(face: Mapping, benchmark: Benchmark) -> np.ndarray:
-    """The box (4,), float64, that the crop of `face`, a row, is made from: `benchmark.crop_box`, or if there is none
-    the landmark box."""
-    box = np.asarray(face[benchmark.crop_box], dtype=np.float64)
-    return box if np.isfinite(box).all() else np.asarray(face["landmark_box"], dtype=np.float64)
 
 
 # The picture -----------------------------------------------------------------------------------------------------
@@ -129,7 +123,8 @@ def _heading(benchmark: Benchmark) -> np.ndarray:
     texts = [((GAP, 2 * GAP), f"{benchmark.title}: {benchmark.num_landmarks} landmarks", TITLE, INK)]
     meanings = [("landmark", POINT), *([("occluded landmark", OCCLUDED)] if benchmark.occlusion else [])]
     meanings += [("contour", LINE), ("landmark box", LANDMARK_BOX), ("annotated box", BOX)]
-    meanings += [(f"crop, {BOX_ENLARGEMENT:g} x the {benchmark.crop_box.replace('_', ' ')}", CROP)]
+    source = "landmark box" if benchmark.crop_box == "landmark_box" else "annotated, else the landmark box"
+    meanings += [(f"crop, {BOX_ENLARGEMENT:g} x the {source}", CROP)]
     left, top = GAP, TITLE + 4 * GAP
     for meaning, colour in meanings:
         heading[top + 2 : top + TEXT, left : left + TEXT] = colour
@@ -170,7 +165,7 @@ def _tile(face: dict, benchmark: Benchmark) -> np.ndarray:
     """The face as a row of the data set, (TILE, TILE, 3)."""
     box = _box_with_area(face, benchmark)
     matrix = crop_matrix(box, TILE, BOX_ENLARGEMENT * SURROUNDINGS)
-    tile = np.array(warp_image(np.asarray(face["image"].convert("RGB")), matrix, TILE))
+    tile = np.array(warp_image(np.array(face["image"].convert("RGB")), matrix, TILE), order="C")
     to_photo = invert_matrix(crop_matrix(box, 1))
     crop = transform_points(to_photo, fractions_to_pixels([[0, 0], [1, 1]], 1))
     for corners, colour in ((face["box"], BOX), (face["landmark_box"], LANDMARK_BOX), (crop, CROP)):
@@ -186,7 +181,7 @@ def _tile(face: dict, benchmark: Benchmark) -> np.ndarray:
 def _box_with_area(face: dict, benchmark: Benchmark) -> np.ndarray:
     """The box of the crop; the whole photo for a face whose box has no area, which is there to be seen too."""
     try:
-        return check_box(crop_box(face, benchmark))
+        return check_box(benchmark.box_to_crop(face))
     except ValueError:
         width, height = face["image"].size
         return np.array([-0.5, -0.5, width - 0.5, height - 0.5])
@@ -207,14 +202,14 @@ def _draw_contour(tile: np.ndarray, points: np.ndarray, part: Part) -> None:
 
 
 def _draw_points(tile: np.ndarray, points: np.ndarray, occluded: np.ndarray) -> None:
-    """Dots and, beside each, its number."""
+    """Dots and, beside each and behind all dots, its number."""
     shown = [index for index, point in enumerate(points) if np.isfinite(point).all()]
     colours = {index: OCCLUDED if occluded[index] else POINT for index in shown}
-    for index in shown:
-        x, y = _to_fixed_point(points[index]).tolist()
-        cv2.circle(tile, (x, y), 2 << FRACTION_BITS, colours[index], cv2.FILLED, cv2.LINE_AA, FRACTION_BITS)
     places = _places_of_numbers(points[shown], [_extent(str(index)) for index in shown])
     _write(tile, [(place, str(i), SMALL, colours[i]) for i, place in zip(shown, places, strict=True)], outline=1)
+    for index in shown:
+        center, radius = _to_fixed_point(points[index]).tolist(), round(RADIUS * 2**FRACTION_BITS)
+        cv2.circle(tile, center, radius, colours[index], cv2.FILLED, cv2.LINE_AA, FRACTION_BITS)
 
 
 def _extent(text: str) -> np.ndarray:
@@ -226,7 +221,7 @@ def _places_of_numbers(points: np.ndarray, extents: list[np.ndarray]) -> list[tu
     """Top left corners of the numbers, each beside its point where it hides the least of points and other numbers."""
     angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     directions = np.column_stack([np.cos(angles), np.sin(angles)])
-    taken = np.column_stack([points - 2.5, points + 2.5])
+    taken = np.column_stack([points - RADIUS, points + RADIUS])
     places = []
     for point, extent in zip(points, extents, strict=True):
         candidates = np.concatenate(

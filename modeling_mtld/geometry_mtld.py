@@ -8,8 +8,8 @@ the model's labels and outputs.
 
 import cv2
 import numpy as np
-from PIL import Image
-from PIL.Image import Resampling, Transform
+import torch
+from torch.nn import functional
 
 BOX_ENLARGEMENT = 1.25  # side of the crop over the longer side of the landmark box (HRNet's protocol)
 
@@ -112,12 +112,23 @@ def warp_image(image: np.ndarray, matrix, size: int) -> np.ndarray:
     if seen.size == 0:
         return np.zeros((size, size, 3), dtype=np.uint8)
     seen, matrix = _shrink(seen, matrix)
-    # PIL counts from the corner of a pixel, not from its centre. OpenCV's warpAffine is faster, but rounds places in
-    # the photo to 1/32 pixel, which moves whole faces.
-    back = invert_matrix(matrix)
-    back[:, 2] += 0.5 - back[:, :2].sum(axis=1) / 2
-    crop = Image.fromarray(seen).transform((size, size), Transform.AFFINE, back.ravel(), Resampling.BILINEAR)
-    return np.asarray(crop)
+    return _sample(seen, invert_matrix(matrix), size)
+
+
+def _sample(image: np.ndarray, back: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear interpolation of `image` where `back` maps the pixels of the crop, black outside.
+
+    By torch, as others are off: OpenCV's warpAffine rounds places to 1/32 pixel, which moves whole faces, and PIL's
+    transform rounds grey values down.
+    """
+    # torch's coordinates run from -1 to 1 between the outer edges of the first and the last pixel.
+    half = np.array([[image.shape[1]], [image.shape[0]]]) / 2
+    middle = back[:, :2].sum(axis=1) * (size - 1) / 2 + back[:, 2]
+    theta = np.column_stack([back[:, :2] * (size / 2), middle + 0.5]) / half - [0, 0, 1]
+    grid = functional.affine_grid(torch.from_numpy(theta)[None], [1, 3, size, size], align_corners=False)
+    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
+    crop = functional.grid_sample(pixels, grid.float(), align_corners=False)
+    return crop[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
 
 
 def _cut_to_view(image: np.ndarray, matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

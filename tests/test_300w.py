@@ -77,7 +77,9 @@ def test_each_split_reads_back_exactly(root, split):
         np.testing.assert_array_equal(face["landmarks"], expected.astype(np.float32))
         x0, y0 = np.floor(expected.min(axis=0))
         x1, y1 = np.ceil(expected.max(axis=0))
-        np.testing.assert_array_equal(face["box"], [x0, y0, x1, y1])
+        np.testing.assert_array_equal(face["landmark_box"], [x0, y0, x1, y1])
+        assert np.isnan(face["box"]).all()  # 300W has no annotated one
+        assert face["source"] in face["image_id"].lower()
         if split == "private":
             np.testing.assert_array_equal(face["image"], pixels_of(Path(face["image_id"]).name))
 
@@ -152,7 +154,7 @@ def test_incomplete_split_gives_one_warning(root, caplog):
 def test_unknown_data_set_and_missing_folder(tmp_path):
     with pytest.raises(ValueError, match="dataset must be one of 300w.*'301w'"):
         load_faces("301w", tmp_path, "train")
-    with pytest.raises(ValueError, match="data_dir must be the folder of 300W .*got None"):
+    with pytest.raises(ValueError, match="data_dir must be the folder of 300W, but got None. From https"):
         load_faces("300w", None, "train")
     with pytest.raises(ValueError, match="data_dir must be an existing folder.*nowhere"):
         load_faces("300w", tmp_path / "nowhere", "train")
@@ -199,7 +201,7 @@ def test_wrong_annotation_is_named_through_the_builder(root):
     with pytest.raises(ValueError, match=r"image_003_1\.pts must hold 68 landmarks, but got 67"):
         load_faces("300w", root, "challenging")
     write_pts(root / "ibug" / "image_003_1.pts", np.full((68, 2), 9.0))
-    with pytest.raises(ValueError, match=r"image_003_1\.pts .*no area"):
+    with pytest.raises(ValueError, match=r"image_003_1\.pts: .*no area"):
         load_faces("300w", root, "challenging")
 
 
@@ -263,7 +265,7 @@ def same_faces(first, second):
     assert first.features == second.features and len(first) == len(second)
     for one, other in zip(first.with_format("numpy"), second.with_format("numpy"), strict=True):
         assert one["image_id"] == other["image_id"]
-        for column in ("image", "landmarks", "box"):
+        for column in ("image", "landmarks", "landmark_box", "box", "source"):
             np.testing.assert_array_equal(one[column], other[column])
 
 
@@ -326,7 +328,7 @@ def test_parquet_of_another_data_set_is_refused(tmp_path):
     datasets.Dataset.from_dict({"image_id": ["a"]}).to_parquet(
         tmp_path / "other" / "data" / "train-00000-of-00001.parquet"
     )
-    with pytest.raises(ValueError, match="data_dir must hold image, landmarks, box, image_id with 68 landmarks"):
+    with pytest.raises(ValueError, match="data_dir must hold a column image and a column landmarks of 68 points"):
         load_faces("300w", tmp_path / "other", "train")
 
 

@@ -7,12 +7,13 @@ import torch
 from PIL import Image
 
 from dataset_scripts import BENCHMARKS
-from dataset_scripts.augmentation import Augmentation, FaceCrops, mean_face
+from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream, mean_face
 from modeling_mtld.geometry_mtld import crop_matrix, fractions_to_pixels, invert_matrix, transform_points
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 
 SIZE = 64
-PAIRS = BENCHMARKS["300w"].flip_pairs
+W300 = BENCHMARKS["300w"]
+PAIRS = W300.flip_pairs
 STILL = Augmentation(  # draws, but changes nothing
     rotation=0, scale=0, shift=0, flip_probability=0, occlusion_probability=0, blur_probability=0, color=0
 )
@@ -26,24 +27,25 @@ def noise_faces(count=6, landmarks=None):
         {
             "image": Image.fromarray(rng.integers(0, 256, (110, 120, 3), dtype=np.uint8)),
             "landmarks": points[index],
-            "box": [20.0, 20.0, 100.0, 90.0],
+            "landmark_box": [20.0, 20.0, 100.0, 90.0],
+            "box": [np.nan] * 4,
             "image_id": f"afw/{index}",
         }
         for index in range(count)
     ]
 
 
-def batches(faces, epoch, workers, seed=7):
-    crops = FaceCrops(faces, PROCESSOR, Augmentation(), PAIRS, seed)
+def batches(faces, epoch, workers, seed=7, size=2):
+    crops = FaceCrops(faces, PROCESSOR, W300, Augmentation(), seed)
     crops.set_epoch(epoch)
-    return list(torch.utils.data.DataLoader(crops, batch_size=2, num_workers=workers))
+    return list(torch.utils.data.DataLoader(crops, batch_size=size, num_workers=workers))
 
 
 def same(first, second):
     return all(torch.equal(a[key], b[key]) for a, b in zip(first, second, strict=True) for key in a)
 
 
-def test_draws_depend_on_seed_epoch_and_index_alone():
+def test_draws_depend_on_seed_epoch_and_face_alone():
     faces = noise_faces()
     here = batches(faces, epoch=3, workers=0)
     assert same(here, batches(faces, epoch=3, workers=0))
@@ -51,29 +53,78 @@ def test_draws_depend_on_seed_epoch_and_index_alone():
     for other in (batches(faces, epoch=4, workers=0), batches(faces, epoch=3, workers=0, seed=8)):
         assert all(not torch.equal(a["pixel_values"], b["pixel_values"]) for a, b in zip(here, other))
         assert all(not torch.equal(a["labels"], b["labels"]) for a, b in zip(here, other))
-    twins = FaceCrops([faces[0], faces[0]], PROCESSOR, Augmentation(), PAIRS)
-    assert not torch.equal(twins[0]["labels"], twins[1]["labels"])
+    backwards = FaceCrops(faces[::-1], PROCESSOR, W300, Augmentation(), 7)
+    backwards.set_epoch(3)
+    assert torch.equal(backwards[len(faces) - 1]["pixel_values"], here[0]["pixel_values"][0])
+    other = faces[0] | {"landmarks": faces[0]["landmarks"] + 1}  # another face of the photo
+    items = [FaceCrops([face], PROCESSOR, W300, Augmentation())[0] for face in (faces[0], other)]
+    assert not torch.equal(items[0]["pixel_values"], items[1]["pixel_values"])
+
+
+def test_a_stream_gives_the_same_crops_whatever_the_workers():
+    faces = noise_faces()
+    table = datasets.Dataset.from_list([face | {"landmarks": face["landmarks"].tolist()} for face in faces])
+    streams = [FaceStream(table.to_iterable_dataset(3), PROCESSOR, W300, Augmentation(), 7) for _ in range(2)]
+    here = [{"pixel_values": b["pixel_values"][0]} for b in batches(faces, epoch=3, workers=0, size=1)]
+    for workers, stream in enumerate(streams):
+        stream.set_epoch(3)
+        items = list(torch.utils.data.DataLoader(stream, batch_size=None, num_workers=2 * workers))
+        same_crops = [[torch.equal(item["pixel_values"], b["pixel_values"]) for b in here] for item in items]
+        assert len(items) == len(here) and np.array(same_crops).sum(axis=0).tolist() == [1] * len(here)
+
+
+def test_a_face_of_a_stream_that_cannot_be_cut_is_named():
+    face = noise_faces(1)[0] | {"landmark_box": [5.0, 5.0, 5.0, 9.0]}
+    with pytest.raises(ValueError, match=r"face afw/0: box must have x1 > x0"):
+        next(iter(FaceStream([face], PROCESSOR, W300)))
 
 
 def test_epoch_reaches_workers():
     faces = noise_faces(4)
-    crops = FaceCrops(faces, PROCESSOR, Augmentation(), PAIRS, 7)
+    crops = FaceCrops(faces, PROCESSOR, W300, Augmentation(), 7)
     loader = torch.utils.data.DataLoader(crops, batch_size=2, num_workers=1)
     for epoch in (0, 5):
         crops.set_epoch(epoch)
         assert same(list(loader), batches(faces, epoch, workers=0))
 
 
+@pytest.mark.parametrize("field", [{"rotation": -1}, {"box_jitter": 0.5}, {"flip_probability": float("nan")}])
+def test_ranges_and_probabilities_are_checked(field):
+    with pytest.raises(ValueError, match=f"{next(iter(field))} must be from 0 to"):
+        Augmentation(**field)
+
+
+def test_box_jitter_moves_each_edge_by_itself():
+    kind, rng, box = (
+        dataclasses.replace(STILL, box_jitter=0.1),
+        np.random.default_rng(0),
+        np.array([20.0, 20, 100, 90]),
+    )
+    sides, centres = [], []
+    for _ in range(2000):
+        matrix, _ = kind.matrix(box, SIZE, 1.25, rng)
+        sides.append(SIZE / matrix[0, 0] / 1.25)
+        centres.append((transform_points(invert_matrix(matrix), [(SIZE - 1) / 2] * 2) - [60, 55]) / [80, 70])
+    assert 64 <= min(sides) < 68 and 94 < max(sides) <= 96
+    assert 0.09 < np.abs(centres).max() <= 0.1 and abs(np.corrcoef(np.transpose(centres))[0, 1]) < 0.1
+
+
+def test_box_of_an_unchanged_face_comes_along_in_fractions():
+    item = FaceCrops(noise_faces(1), PROCESSOR, W300)[0]
+    torch.testing.assert_close(item["boxes"], torch.tensor([0.1, 0.15, 0.9, 0.85]))
+    assert "boxes" not in FaceCrops(noise_faces(1), PROCESSOR, W300, Augmentation())[0]
+
+
 def test_types_and_shapes():
-    item = FaceCrops(noise_faces(1), PROCESSOR, Augmentation(), PAIRS)[0]
+    item = FaceCrops(noise_faces(1), PROCESSOR, W300, Augmentation())[0]
     assert item["pixel_values"].shape == (3, SIZE, SIZE) and item["pixel_values"].dtype == torch.float32
     assert item["labels"].shape == (68, 2) and item["labels"].dtype == torch.float32
 
 
 def test_without_augmentation_a_face_is_what_the_processor_makes_of_its_box():
     face = noise_faces(1)[0]
-    item = FaceCrops([face], PROCESSOR)[0]
-    inputs = PROCESSOR(face["image"], boxes=[face["box"]], return_tensors="pt")
+    item = FaceCrops([face], PROCESSOR, W300)[0]
+    inputs = PROCESSOR(face["image"], boxes=[face["landmark_box"]], return_tensors="pt")
     assert torch.equal(item["pixel_values"], inputs["pixel_values"][0])
     back = fractions_to_pixels(item["labels"].double().numpy(), SIZE)
     np.testing.assert_allclose(
@@ -84,13 +135,13 @@ def test_without_augmentation_a_face_is_what_the_processor_makes_of_its_box():
 def test_processors_own_settings_are_followed():
     processor = MTLDImageProcessor(size=96, box_enlargement=1.6, image_mean=[0.1, 0.2, 0.3])
     face = noise_faces(1)[0]
-    inputs = processor(face["image"], boxes=[face["box"]], return_tensors="pt")
-    assert torch.equal(FaceCrops([face], processor)[0]["pixel_values"], inputs["pixel_values"][0])
+    inputs = processor(face["image"], boxes=[face["landmark_box"]], return_tensors="pt")
+    assert torch.equal(FaceCrops([face], processor, W300)[0]["pixel_values"], inputs["pixel_values"][0])
 
 
 def test_grey_photo_becomes_three_channels():
     face = noise_faces(1)[0]
-    item = FaceCrops([face | {"image": face["image"].convert("L")}], PROCESSOR)[0]
+    item = FaceCrops([face | {"image": face["image"].convert("L")}], PROCESSOR, W300)[0]
     pixels = item["pixel_values"] * torch.tensor(PROCESSOR.image_std)[:, None, None]
     pixels += torch.tensor(PROCESSOR.image_mean)[:, None, None]
     torch.testing.assert_close(pixels[0], pixels[1])
@@ -100,56 +151,72 @@ def test_grey_photo_becomes_three_channels():
 # Geometry ---------------------------------------------------------------------------------------------------------
 
 
-def dot_photo(points, sigma=2.5, shape=(300, 320)):
+def dot_photo(points, sigma, shape):
     """Dots of light at points, each brighter than the one before."""
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    dots = sum(
-        (100 + 30 * index) * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * sigma**2))
-        for index, (px, py) in enumerate(points)
-    )
+    dots = sum((150 + 25 * index) * gaussian(point, sigma, shape)[0] for index, point in enumerate(points))
     return Image.fromarray(np.repeat(dots.round().astype(np.uint8)[:, :, None], 3, axis=2))
 
 
-def find_dots(pixel_values, expected, reach=8):
-    """Centroids (n, 2) and brightness (n,) of the light around each of the places (n, 2), in pixels of the crop."""
-    light = pixel_values.double().mean(dim=0).numpy()
-    y, x = np.mgrid[: light.shape[0], : light.shape[1]]
-    near = [light * (np.hypot(x - px, y - py) < reach) for px, py in expected]
-    centroids = [[(part * x).sum() / part.sum(), (part * y).sum() / part.sum()] for part in near]
-    return np.array(centroids), np.array([part.sum() for part in near])
+def gaussian(center, sigma, shape):
+    """Its values, and the x and y of each pixel from its centre."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    x, y = x - center[0], y - center[1]
+    return np.exp(-(x**2 + y**2) / (2 * sigma**2)), x, y
 
 
+def find_dots(pixel_values, expected, sigma):
+    """Centres (n, 2) and brightness (n,) of the dots near each of the places (n, 2), in pixels of the crop: Gaussians
+    fitted by least squares, which the rounding to grey values moves by some thousandths of a pixel."""
+    light = 255 * pixel_values.double().mean(dim=0).numpy()
+    centers, brightness = np.array(expected), []
+    for center in centers:
+        for _ in range(4):
+            dot, x, y = gaussian(center, sigma, light.shape)
+            height = (light * dot).sum() / (dot * dot).sum()
+            rest = (light - height * dot) * dot
+            moves = [(rest * axis).sum() / (dot * axis).ravel().dot((dot * axis).ravel()) for axis in (x, y)]
+            center += np.array(moves) * sigma**2 / height
+        brightness.append(height)
+    return centers, np.array(brightness)
+
+
+@pytest.mark.parametrize("zoom, size", [(1, 256), (1, 400), (3, 256)])
 @pytest.mark.parametrize(
     "change",
     [
         {},
         {"flip_probability": 1.0},
         {"rotation": 30.0, "rotation_probability": 1.0},
+        {"box_jitter": 0.1},
         {"rotation": 30.0, "rotation_probability": 1.0, "scale": 0.2, "shift": 0.05, "flip_probability": 1.0},
     ],
 )
-def test_dots_are_where_the_labels_say(change):
+def test_dots_are_where_the_labels_say_to_a_hundredth_of_a_pixel(change, zoom, size):
     """The photo's resampling and the labels' transformation agree; in a mirrored face partners have changed places."""
-    points = np.array([[130.3, 120.0], [185.0, 123.6], [134.7, 175.2], [178.0, 172.5], [155.5, 147.0]])
-    face = {"image": dot_photo(points), "landmarks": points, "box": [100.0, 90.0, 210.0, 200.0]}
-    processor = MTLDImageProcessor(size=128, do_normalize=False)
-    crops = FaceCrops([face], processor, dataclasses.replace(STILL, **change), ((0, 1), (2, 3)))
-    for epoch in range(5):
+    sigma = 6.0 * zoom  # 6 pixels of the crop or so: smaller dots look different from place to place
+    points = zoom * np.array([[260.3, 240.0], [370.0, 247.6], [269.7, 350.2], [356.0, 345.5], [311.5, 294.0]])
+    box = zoom * np.array([200.0, 180.0, 420.0, 400.0])
+    photo = dot_photo(points, sigma, (600 * zoom, 640 * zoom))
+    face = {"image": photo, "landmarks": points, "landmark_box": box, "box": [np.nan] * 4, "image_id": "dots"}
+    five = dataclasses.replace(W300, landmark_names=tuple("abcde"), flip_pairs=((0, 1), (2, 3)))
+    processor = MTLDImageProcessor(size=size, do_normalize=False)
+    crops = FaceCrops([face], processor, five, dataclasses.replace(STILL, **change))
+    for epoch in range(4):
         crops.set_epoch(epoch)
         item = crops[0]
-        labels = fractions_to_pixels(item["labels"].double().numpy(), 128)
-        found, brightness = find_dots(item["pixel_values"], labels)
-        assert np.abs(found - labels).max() < 0.05
-        assert np.argsort(brightness).tolist() == (
-            [1, 0, 3, 2, 4] if "flip_probability" in change else [0, 1, 2, 3, 4]
-        )
+        labels = fractions_to_pixels(item["labels"].double().numpy(), size)
+        partners = [1, 0, 3, 2, 4] if "flip_probability" in change else [0, 1, 2, 3, 4]
+        scale = np.linalg.norm(labels[0] - labels[3]) / np.linalg.norm(points[partners[0]] - points[partners[3]])
+        found, brightness = find_dots(item["pixel_values"], labels, sigma * scale)
+        assert np.abs(found - labels).max() < 0.01
+        assert np.argsort(brightness).tolist() == partners
 
 
 def test_mirrored_face_is_the_mirrored_photo_with_landmarks_in_changed_places():
     points = np.random.default_rng(3).uniform([30, 20], [90, 90], (68, 2))
     face = noise_faces(1, points[None])[0]
     mirrored = dataclasses.replace(STILL, flip_probability=1.0)
-    flipped, plain = (FaceCrops([face], PROCESSOR, kind, PAIRS)[0] for kind in (mirrored, STILL))
+    flipped, plain = (FaceCrops([face], PROCESSOR, W300, kind)[0] for kind in (mirrored, STILL))
     # Each side of the resampling rounds to a whole grey value by itself.
     step = 1.01 / 255 / min(PROCESSOR.image_std)
     assert (flipped["pixel_values"] - plain["pixel_values"].flip(-1)).abs().max() <= step
@@ -167,7 +234,7 @@ def test_unannotated_landmarks_stay_so_and_change_places_with_their_partners():
     face = noise_faces(1, points[None])[0]
     for flip, missing in ((0.0, [0, 30]), (1.0, [16, 30])):
         kind = Augmentation(flip_probability=flip)
-        labels = FaceCrops([face], PROCESSOR, kind, PAIRS)[0]["labels"]
+        labels = FaceCrops([face], PROCESSOR, W300, kind)[0]["labels"]
         assert np.flatnonzero(labels.isnan().any(dim=1)).tolist() == missing
 
 
@@ -196,7 +263,7 @@ def test_drawn_matrices_stay_within_their_ranges():
 @pytest.mark.parametrize("change", [{"blur_probability": 1.0}, {"occlusion_probability": 1.0}, {"color": 0.2}])
 def test_occlusion_blur_and_colour_leave_landmarks_alone(change):
     kinds = (dataclasses.replace(STILL, **change), STILL)
-    changed, plain = (FaceCrops(noise_faces(1), PROCESSOR, kind, PAIRS)[0] for kind in kinds)
+    changed, plain = (FaceCrops(noise_faces(1), PROCESSOR, W300, kind)[0] for kind in kinds)
     assert torch.equal(changed["labels"], plain["labels"])
     assert not torch.equal(changed["pixel_values"], plain["pixel_values"])
 
@@ -233,9 +300,15 @@ def test_change_of_colour_follows_its_range():
 def test_mean_face_leaves_out_unannotated_points():
     points = np.random.default_rng(1).uniform([25, 25], [95, 85], (3, 68, 2))
     points[0, 5] = np.nan
-    columns = {"box": [[20.0, 20.0, 100.0, 90.0]] * 3, "landmarks": points.tolist()}
-    mean = mean_face(datasets.Dataset.from_dict(columns))
-    labels = torch.stack([FaceCrops(noise_faces(3, points), PROCESSOR)[index]["labels"] for index in range(3)])
+    columns = {
+        "landmark_box": [[20.0, 20.0, 100.0, 90.0]] * 3,
+        "box": [[np.nan] * 4] * 3,
+        "landmarks": points.tolist(),
+    }
+    faces = datasets.Dataset.from_dict(columns)
+    mean = mean_face(faces, W300)
+    assert torch.equal(mean, mean_face(faces.to_iterable_dataset(), W300))
+    labels = torch.stack([FaceCrops(noise_faces(3, points), PROCESSOR, W300)[index]["labels"] for index in range(3)])
     assert mean.dtype == torch.float32
     torch.testing.assert_close(mean, labels.nanmean(dim=0))
 
@@ -245,11 +318,12 @@ def test_a_face_that_cannot_be_cut_is_named():
         {
             "image": [Image.new("RGB", (9, 9))] * 2,
             "landmarks": [np.ones((68, 2)).tolist()] * 2,
-            "box": [[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, float("nan"), 8.0]],
+            "landmark_box": [[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, float("nan"), 8.0]],
+            "box": [[np.nan] * 4] * 2,
             "image_id": ["afw/good", "afw/bad"],
         }
     )
-    crops = FaceCrops(faces, PROCESSOR)
+    crops = FaceCrops(faces, PROCESSOR, W300)
     assert crops[0]["labels"].shape == (68, 2)
     with pytest.raises(ValueError, match=r"face afw/bad: box must be finite, but got \[0.0, 0.0, nan, 8.0\]"):
         crops[1]

@@ -19,9 +19,10 @@ from transformers import AutoImageProcessor, AutoModel
 import train_accelerate
 from dataset_scripts import BENCHMARKS
 from dataset_scripts.augmentation import FaceCrops
-from dataset_scripts.builder_300w import Faces300W
+from dataset_scripts.face_builder import box_in_whole_pixels
+from dataset_scripts.folders_300w import list_300w
+from dataset_scripts.pts import read_pts
 from modeling_mtld.configuration_mtld import MTLDConfig
-from modeling_mtld.geometry_mtld import landmark_box
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 
@@ -257,7 +258,7 @@ def test_validation_photos_are_held_out_and_scored(data, tmp_path):
     train, scored = train_accelerate.load_splits(args, MTLDImageProcessor(size=64))
     assert list(scored) == ["validation"]
     assert sorted(scored["validation"].faces["image_id"][:]) == ["afw/03_1", "afw/07_1"]
-    assert scored["validation"].augmentation is None and train.augmentation is not None
+    assert scored["validation"].crop.augmentation is None and train.crop.augmentation is not None
     held_in = train.faces["image_id"][:]
     assert len(held_in) == TRAIN_FACES - 2 and not {"afw/03_1", "afw/07_1"} & set(held_in)
 
@@ -373,7 +374,10 @@ def test_interrupt_is_one_line(data, tmp_path, capsys, monkeypatch):
         ({"learning_rate": "nan"}, "--learning_rate must be positive, but got nan"),
         ({"seed": -1}, "--seed must not be negative, but got -1"),
         ({"image_size": 100}, "image_size must be a multiple of 32, but got 100"),
-        ({"normalizer": "inter-ear"}, "--normalizer must be one of inter-ocular, inter-pupil, but got inter-ear"),
+        (
+            {"normalizer": "inter-ear"},
+            "--normalizer must be one of .*, box, diagonal, but got inter-ear",
+        ),
         ({"eval_splits": "private"}, "split must be made of train, common .* 'private'"),
         ({"eval_splits": "train[:0]"}, r"train\[:0\]"),
         ({"validation_list": "nowhere.txt"}, "--validation_list must be an existing file, but got nowhere.txt"),
@@ -424,11 +428,16 @@ def test_what_is_no_checkpoint_is_one_line(data, tmp_path, capsys, content):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_face_that_cannot_be_used_is_named_in_one_line(trained, data, tmp_path, capsys, workers, monkeypatch):
-    def load_broken(*_):
+    def load_broken(*_, **__):
         faces = datasets.load_dataset("imagefolder", data_dir=data / "helen", split="train")
         boxes = [[0.0, 0, 40, 40]] * 3 + [[5.0, 5, 5, 9]] + [[0.0, 0, 40, 40]]
         ids = [f"helen/testset/{index}" for index in range(5)]
-        for name, column in {"box": boxes, "landmarks": [np.ones((68, 2)).tolist()] * 5, "image_id": ids}.items():
+        for name, column in {
+            "landmark_box": boxes,
+            "box": [[np.nan] * 4] * 5,
+            "landmarks": [np.ones((68, 2)).tolist()] * 5,
+            "image_id": ids,
+        }.items():
             faces = faces.add_column(name, column)
         return faces
 
@@ -445,7 +454,7 @@ def test_a_face_that_cannot_be_used_is_named_in_one_line(trained, data, tmp_path
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the faces of ../shared/data/300w")
 def test_nme_under_bfloat16_autocast_is_that_of_float32():
     model = MTLDForFacialLandmarkDetection.from_pretrained(CHECKPOINT).eval()
-    faces = FaceCrops(read_common_faces(80), MTLDImageProcessor.from_pretrained(CHECKPOINT))
+    faces = FaceCrops(read_common_faces(80), MTLDImageProcessor.from_pretrained(CHECKPOINT), BENCHMARKS["300w"])
     batches = list(torch.utils.data.DataLoader(faces, batch_size=16))
     labels = torch.cat([batch["labels"] for batch in batches]).double().numpy()
     scores = []
@@ -461,11 +470,10 @@ def test_nme_under_bfloat16_autocast_is_that_of_float32():
 
 def read_common_faces(count):
     """Faces spread over the common test set, as `load_faces` has them, without preparing the others."""
-    files = Faces300W.list_faces(SHARED)["common"]
+    files = list_300w(SHARED)["common"]
     faces = []
     for file in files[:: len(files) // count][:count]:
-        landmarks = Faces300W.read_landmarks(file)
-        x0, y0, x1, y1 = landmark_box(landmarks)
-        box = [np.floor(x0), np.floor(y0), np.ceil(x1), np.ceil(y1)]
-        faces.append({"image": Image.open(file.photo), "landmarks": landmarks, "box": box})
+        landmarks = read_pts(file.annotation, 68)
+        around = {"landmark_box": box_in_whole_pixels(landmarks), "box": [np.nan] * 4}
+        faces.append({"image": Image.open(file.photo), "landmarks": landmarks, "image_id": file.image_id, **around})
     return faces

@@ -1,5 +1,6 @@
 """transformers' own Trainer on the network and on the faces of dataset_scripts."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import Trainer, TrainingArguments, pipeline
 
+from dataset_scripts import BENCHMARKS
 from dataset_scripts.augmentation import Augmentation, FaceCrops
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
@@ -28,6 +30,9 @@ def new_model(**changes) -> MTLDForFacialLandmarkDetection:
     )
 
 
+FIVE_POINTS = dataclasses.replace(BENCHMARKS["300w"], landmark_names=tuple("abcde"), flip_pairs=((0, 1),))
+
+
 def crops(count: int, augmentation: Augmentation | None = None, **more) -> FaceCrops:
     """Faces of noise, some points of which are not annotated."""
     rng = np.random.default_rng(0)
@@ -37,8 +42,8 @@ def crops(count: int, augmentation: Augmentation | None = None, **more) -> FaceC
         box = [*points.min(axis=0), *points.max(axis=0)]
         points[rng.integers(5)] = np.nan
         image = Image.fromarray(rng.integers(0, 256, (100, 100, 3), dtype=np.uint8))
-        faces.append({"image": image, "landmarks": points, "box": box, "image_id": "x"})
-    return FaceCrops(faces, PROCESSOR, augmentation, flip_pairs=[(0, 1)])
+        faces.append({"image": image, "landmarks": points, "landmark_box": box, "box": [np.nan] * 4, "image_id": "x"})
+    return FaceCrops(faces, PROCESSOR, FIVE_POINTS, augmentation)
 
 
 def error(evaluation) -> dict[str, float]:
