@@ -327,7 +327,7 @@ def load_splits(args, processor) -> tuple[FaceCrops | FaceStream | None, dict[st
             splits[name] = select_images(splits[name], args.validation_list, keep=name == "validation")
     cut = FaceStream if args.streaming else FaceCrops
     for name, faces in splits.items():
-        if not args.streaming and len(faces) == 0:
+        if next(iter(faces.select_columns("image_id")), None) is None:
             raise ValueError(f"{args.data_dir} must have faces for {name}, but these options leave none")
     train = splits.pop("training", None)
     scored = {name: cut(faces, processor, args.benchmark) for name, faces in splits.items()}
@@ -350,8 +350,6 @@ def predict(accelerator, model, loader, name: str, args) -> dict[str, np.ndarray
         outputs = predict_with_flip(model, pixels, flip_pairs) if args.flip else model(pixel_values=pixels)
         found = {key: outputs[key] for key in ("landmarks", "scales", "scores") if key in outputs}
         batches.append(accelerator.gather_for_metrics({**found, "labels": batch["labels"], "boxes": batch["boxes"]}))
-    if not batches:
-        raise ValueError(f"{args.data_dir} must have faces for {name}, but its stream has none")
     return {key: torch.cat([batch[key] for batch in batches]).double().cpu().numpy() for key in batches[0]}
 
 
@@ -363,7 +361,7 @@ def evaluate_model(accelerator, model, loaders, args) -> dict[str, dict[str, flo
     benchmark, results = args.benchmark, {}
     for name, loader in loaders.items():
         faces = predict(accelerator, model, loader, name, args)
-        normalizers = benchmark.normalizers(faces["labels"], args.normalizer, faces["boxes"])
+        normalizers = face_normalizers(faces, name, args)
         metric = evaluate.load(str(METRIC), experiment_id=f"{os.getpid()}-{name}")
         results[name] = metric.compute(
             predictions=faces["landmarks"],
@@ -376,6 +374,18 @@ def evaluate_model(accelerator, model, loaders, args) -> dict[str, dict[str, flo
         if "scores" in faces:
             results[name] |= score_confidences(faces, normalizers)
     return results
+
+
+def face_normalizers(faces: dict[str, np.ndarray], name: str, args) -> np.ndarray:
+    """What the errors of `faces`, as `predict` returns them, are divided by: (faces,), fractions of the crop."""
+    normalizers = args.benchmark.normalizers(faces["labels"], args.normalizer, faces["boxes"])
+    unknown = int(np.isnan(normalizers).sum())
+    if unknown:
+        raise ValueError(
+            f"--normalizer must have its landmarks annotated in every face, but those of {normalizer_name(args)} are "
+            f"not in {unknown} of {len(normalizers)} faces of {name}; box and diagonal need none"
+        )
+    return normalizers
 
 
 def score_confidences(faces: dict[str, np.ndarray], normalizers: np.ndarray) -> dict[str, float]:
@@ -436,10 +446,10 @@ def freeze_others(model, part: str):
 
 
 def training_order(accelerator, args, faces: FaceCrops | FaceStream) -> dict[str, bool]:
-    """Options of the DataLoader. A stream is shuffled already; the rest of an epoch that fills no batch is left out,
-    unless it is all there is."""
+    """Options of the DataLoader. A stream is shuffled already. Otherwise the rest of an epoch that fills no batch is
+    left out, unless it is all there is."""
     if args.streaming:
-        return {"drop_last": True}
+        return {}
     return {"shuffle": True, "drop_last": len(faces) >= args.batch_size * accelerator.num_processes}
 
 
@@ -463,8 +473,6 @@ def train_epoch(accelerator, model, loader, optimizer, epoch: int, args) -> dict
             rate = optimizer.param_groups[0]["lr"]
             shown = {term: f"{mean:.4f}" for term, mean in means.items()}
             bar.set_postfix({**shown, "lr": f"{rate:.0e}", "img/s": f"{speed:.0f}"})
-    if not totals:
-        raise ValueError(f"{args.data_dir} must have a batch of {args.batch_size} training faces, but has fewer")
     return {**means, "images_per_second": speed, "learning_rate": rate}
 
 

@@ -74,7 +74,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check_options(options: argparse.Namespace) -> None:
     if not (options.output_dir or options.download or options.preview or options.check):
-        raise ValueError("one of --output_dir, --preview, --check and --download must be given")
+        raise ValueError("--output_dir must be given, or one of --preview, --check and --download")
     if options.push_to_hub and not options.output_dir:
         raise ValueError("--output_dir must be given with --push_to_hub: the folder that is uploaded")
     if options.public and not options.push_to_hub:

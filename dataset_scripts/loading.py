@@ -109,7 +109,9 @@ def prepare(builder: datasets.DatasetBuilder, data_dir: str | Path) -> datasets.
     try:
         builder.download_and_prepare()
     except datasets.exceptions.DatasetGenerationError as error:
-        raise ValueError(f"data_dir must hold files that can be read, but got {error.__cause__} in {data_dir}") from error
+        raise ValueError(
+            f"data_dir must hold files that can be read, but got {error.__cause__} in {data_dir}"
+        ) from error
     return builder
 
 

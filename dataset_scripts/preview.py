@@ -32,6 +32,7 @@ LINE, POINT, OCCLUDED = (0, 225, 190), (255, 240, 60), (255, 80, 200)
 CROP, LANDMARK_BOX, BOX = (255, 255, 255), (80, 170, 255), (255, 140, 40)
 RADIUS = 2.5  # of a dot
 FRACTION_BITS = 4  # OpenCV draws at 16ths of a pixel
+FAR = 2**14  # pixels: outside the tile, and still what OpenCV can draw
 
 
 def write_preview(path: str | Path, splits: Mapping[str, datasets.Dataset], benchmark: Benchmark) -> None:
@@ -189,8 +190,8 @@ def _box_with_area(face: dict, benchmark: Benchmark) -> np.ndarray:
 
 def _draw_rectangle(tile: np.ndarray, corners: np.ndarray, colour: tuple) -> None:
     if np.isfinite(corners).all():
-        low, high = _to_fixed_point(corners).tolist()
-        cv2.rectangle(tile, low, high, colour, 1, cv2.LINE_AA, FRACTION_BITS)
+        low, high = np.rint(np.clip(corners, -FAR, FAR)).astype(int).tolist()  # whole pixels make a clear line
+        cv2.rectangle(tile, low, high, colour)
 
 
 def _draw_contour(tile: np.ndarray, points: np.ndarray, part: Part) -> None:
@@ -243,5 +244,4 @@ def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _to_fixed_point(points: np.ndarray) -> np.ndarray:
-    limit = 2**14  # far outside the tile, and within what OpenCV can draw
-    return np.rint(np.clip(points, -limit, limit) * 2**FRACTION_BITS).astype(np.int32)
+    return np.rint(np.clip(points, -FAR, FAR) * 2**FRACTION_BITS).astype(np.int32)

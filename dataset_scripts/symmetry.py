@@ -4,12 +4,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
+_STARTING_ANGLES = range(-40, 41, 10)  # degrees
 _FITTING_STEPS = 10
 _SLACK = 0.01  # of the crop's side; on 300W and AFLW partners are 0.012 apart at most, neighbours at least 0.023
 _RATIO = 1.5
 _OFF_AXIS = 0.05  # the same, between a landmark without a partner and its mirror image
-_STANDARD_ERRORS = 2
+_CONFIDENCE = 0.95
+_MOST_COMPLETE = 0.1
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class MirroredMean:
     Attributes:
         faces: number of faces that the mean is of.
         distances: (K, K) from the mirror image of landmark i to landmark j; NaN where one of them has no mean.
-        errors: (K,) standard errors of the mean landmarks.
+        errors: (K,) half the width of the confidence interval of each mean landmark.
     """
 
     faces: int
@@ -49,23 +52,25 @@ def mirrored_mean(landmarks: np.ndarray) -> MirroredMean | None:
     """Mirrors the mean of landmarks (N, K, 2), fractions of the crops, NaN where unannotated.
 
     Where faces lack landmarks, the mean is that of the tenth with the most: faces seen from the side lack those of
-    one side, and move the others. None if it would be the mean of a single face.
+    one side, and move the others. None if no landmark is there in two of them.
     """
-    landmarks = np.asarray(landmarks, dtype=np.float64)
-    annotated = np.isfinite(landmarks).all(axis=-1)
-    counts = annotated.sum(axis=1)
-    whole = counts >= np.percentile(counts, 90) if len(counts) else counts > 0
-    landmarks, annotated = landmarks[whole], annotated[whole]
-    known = annotated.sum(axis=0) > 1
-    if len(landmarks) < 2 or not known.any():
+    faces = _most_complete(np.asarray(landmarks, dtype=np.float64))
+    annotated = np.isfinite(faces).all(axis=-1).sum(axis=0)
+    known = annotated > 1
+    if not known.any():
         return None
-    count = len(known)
-    distances, errors = np.full((count, count), np.nan), np.full(count, np.nan)
-    deviations = np.nanstd(landmarks[:, known], axis=0, ddof=1).max(axis=-1)
-    errors[known] = deviations / np.sqrt(annotated.sum(axis=0)[known])
-    mean = np.nanmean(landmarks[:, known], axis=0)
+    distances, errors = np.full((len(known), len(known)), np.nan), np.full(len(known), np.nan)
+    mean = np.nanmean(faces[:, known], axis=0)
     distances[np.ix_(known, known)] = _distances(_mirror(mean), mean)
-    return MirroredMean(len(landmarks), distances, errors)
+    deviations = np.nanstd(faces[:, known], axis=0, ddof=1).max(axis=-1)
+    errors[known] = deviations / np.sqrt(annotated[known]) * stdtrit(annotated[known] - 1, (1 + _CONFIDENCE) / 2)
+    return MirroredMean(len(faces), distances, errors)
+
+
+def _most_complete(landmarks: np.ndarray) -> np.ndarray:
+    """Those of the faces (N, K, 2) that have as many landmarks as the tenth with the most."""
+    counts = np.isfinite(landmarks).all(axis=-1).sum(axis=1)
+    return landmarks[counts >= np.quantile(counts, 1 - _MOST_COMPLETE)] if len(counts) else landmarks
 
 
 def odd_partners(mirrored: MirroredMean, flip_pairs: Iterable[tuple[int, int]]) -> list[OddPartner]:
@@ -86,7 +91,7 @@ def _compare(mirrored: MirroredMean, landmark: int, partner: int) -> OddPartner 
     """The two as an `OddPartner`, None where they agree or the partner has no mean."""
     row = mirrored.distances[landmark]
     nearest, distance = int(np.nanargmin(row)), row[partner]
-    uncertainty = _STANDARD_ERRORS * np.hypot(mirrored.errors[landmark], mirrored.errors[partner])
+    uncertainty = np.hypot(mirrored.errors[landmark], mirrored.errors[partner])
     wrong = distance > _RATIO * row[nearest] + _SLACK + uncertainty
     off_axis = partner == landmark and distance > _OFF_AXIS + uncertainty
     return OddPartner(landmark, partner, nearest, distance, row[nearest]) if wrong or off_axis else None
@@ -94,21 +99,25 @@ def _compare(mirrored: MirroredMean, landmark: int, partner: int) -> OddPartner 
 
 def _mirror(mean: np.ndarray) -> np.ndarray:
     """The mirror image of the points (K, 2), turned and moved onto them whatever the pairs: each to the nearest."""
-    mirrored = mean * [-1, 1]
-    mirrored += mean.mean(axis=0) - mirrored.mean(axis=0)
-    for _ in range(_FITTING_STEPS):
-        targets = mean[_distances(mirrored, mean).argmin(axis=1)]
-        mirrored = _fit(mirrored, targets)
-    return mirrored
+    center = mean.mean(axis=0)
+    fits = []
+    for angle in np.deg2rad(_STARTING_ANGLES):
+        mirrored = (mean - center) * [-1, 1] @ _rotation(angle) + center
+        for _ in range(_FITTING_STEPS):
+            mirrored = _fit(mirrored, mean[_distances(mirrored, mean).argmin(axis=1)])
+        fits.append(mirrored)
+    return min(fits, key=lambda fit: np.square(_distances(fit, mean).min(axis=1)).sum())
 
 
 def _fit(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """The points (K, 2) after the rotation and translation that bring them nearest to the targets (K, 2)."""
     center, goal = points.mean(axis=0), targets.mean(axis=0)
     (a, b), (c, d) = (points - center).T @ (targets - goal)
-    angle = np.arctan2(b - c, a + d)
-    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return (points - center) @ rotation + goal
+    return (points - center) @ _rotation(np.arctan2(b - c, a + d)) + goal
+
+
+def _rotation(angle: float) -> np.ndarray:
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
 def _distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -121,13 +121,14 @@ def _sample(image: np.ndarray, back: np.ndarray, size: int) -> np.ndarray:
     By torch, as others are off: OpenCV's warpAffine rounds places to 1/32 pixel, which moves whole faces, and PIL's
     transform rounds grey values down.
     """
-    # torch's coordinates run from -1 to 1 between the outer edges of the first and the last pixel.
-    half = np.array([[image.shape[1]], [image.shape[0]]]) / 2
-    middle = back[:, :2].sum(axis=1) * (size - 1) / 2 + back[:, 2]
-    theta = np.column_stack([back[:, :2] * (size / 2), middle + 0.5]) / half - [0, 0, 1]
-    grid = functional.affine_grid(torch.from_numpy(theta)[None], [1, 3, size, size], align_corners=False)
+    places = np.arange(size)
+    grid = np.empty((1, size, size, 2), dtype=np.float32)
+    for axis, length in enumerate((image.shape[1], image.shape[0])):
+        along, down = back[axis, 0] * places, back[axis, 1] * places + back[axis, 2]
+        # torch's coordinates run from -1 to 1 between the outer edges of the first and the last pixel.
+        grid[0, :, :, axis] = 2 / length * along + ((down + 0.5) * 2 / length - 1)[:, None]
     pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
-    crop = functional.grid_sample(pixels, grid.float(), align_corners=False)
+    crop = functional.grid_sample(pixels, torch.from_numpy(grid), align_corners=False)
     return crop[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
 
 
