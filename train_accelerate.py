@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from dataset_scripts import BENCHMARKS, default_data_dir, find_benchmark, load_faces, select_images
-from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream, mean_face
+from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream, box_margins, mean_face
 from modeling_mtld.confidence_metrics import confidence_ratio, likelihood_gain
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.flip_mtld import predict_with_flip
@@ -588,6 +588,7 @@ def main(args):
         print_results(accelerator, evaluate_model(accelerator, model, scored, args), args)
         return
 
+    processor.box_margins = box_margins(train_faces.faces, args.benchmark)
     if not args.model_name_or_path:
         model.set_mean_face(mean_face(train_faces.faces, args.benchmark))
     stages = [*read_stages(args.model_name_or_path), describe_training(accelerator, args, train_faces)]

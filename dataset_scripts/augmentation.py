@@ -212,17 +212,36 @@ class FaceStream(torch.utils.data.IterableDataset):
                 raise ValueError(f"face {face['image_id']}: {error}") from error
 
 
+def box_margins(faces: datasets.Dataset | datasets.IterableDataset, benchmark: Benchmark) -> list[float]:
+    """How much wider the boxes of the crops are than the landmark boxes (of a stream: of its first faces): means of
+    left, top, right and below, as shares of the longer side of the landmark box; for `MTLDImageProcessor`."""
+    total, count = np.zeros(4), 0
+    for face in _boxes_and_points(faces):
+        tight, box = (
+            np.asarray(values, dtype=np.float64) for values in (face["landmark_box"], benchmark.box_to_crop(face))
+        )
+        side = max(tight[2] - tight[0], tight[3] - tight[1])
+        if side > 0:
+            total, count = total + (box - tight) * [-1, -1, 1, 1] / side, count + 1
+    return (total / max(count, 1)).round(4).tolist()
+
+
+def _boxes_and_points(faces):
+    """Without the photos; of a stream the first faces alone."""
+    columns = faces.select_columns(["landmarks", "landmark_box", "box"])
+    if isinstance(faces, datasets.IterableDataset):
+        columns = columns.take(_FACES_OF_MEAN)
+    return columns.with_format("numpy")
+
+
 def mean_face(faces: datasets.Dataset | datasets.IterableDataset, benchmark: Benchmark) -> torch.Tensor:
     """Mean landmarks of the crops of `faces` (of a stream: of its first), (K, 2) float32 fractions of the crop.
 
     Raises:
         ValueError: naming a landmark that none of them has.
     """
-    boxes_and_points = faces.select_columns(["landmarks", "landmark_box", "box"])
-    if isinstance(faces, datasets.IterableDataset):
-        boxes_and_points = boxes_and_points.take(_FACES_OF_MEAN)
     total, count = np.zeros((benchmark.num_landmarks, 2)), np.zeros((benchmark.num_landmarks, 1), dtype=int)
-    for face in boxes_and_points.with_format("numpy"):
+    for face in _boxes_and_points(faces):
         matrix = crop_matrix(benchmark.box_to_crop(face), 256)
         points = pixels_to_fractions(transform_points(matrix, face["landmarks"]), 256)
         annotated = np.isfinite(points).all(axis=1, keepdims=True)

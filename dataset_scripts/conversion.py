@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from .benchmarks import BENCHMARKS
 from .dataset_card import OWN_YAML, dataset_card
-from .loading import open_faces, prepare, split_sizes, warn_of_sizes
+from .loading import hub_reason, open_faces, prepare, split_sizes, warn_of_sizes
 from .own_data import benchmark_yaml, find_benchmark
 
 _FACES_IN_SHARD = 1000  # about 400 MB of official photos
@@ -26,7 +26,9 @@ def convert(
 ) -> dict[str, int]:
     """Writes `output_dir/data/SPLIT-00000-of-0000N.parquet`, photos inside, and a dataset card.
 
-    Beside your own data it writes landmarks.yaml too, so that `output_dir/landmarks.yaml` can stand for the data set.
+    The card tells `datasets` the columns and the size of each split, so that they are known before anything is read
+    or downloaded. Beside your own data it writes landmarks.yaml too, so that `output_dir/landmarks.yaml` can stand
+    for the data set.
     `output_dir` appears when all of it is written; until then the files lie in a hidden folder beside it.
 
     Returns:
@@ -43,11 +45,14 @@ def convert(
     warn_of_sizes(benchmark, sizes)
     with _complete_or_absent(output_dir) as unfinished:
         (unfinished / "data").mkdir()
+        info = datasets.DatasetInfo(features=builder.info.features, splits=datasets.SplitDict())
         for split in sizes:
-            _write_split(builder.as_dataset(split=split), split, unfinished / "data")
+            info.splits.add(_write_split(builder.as_dataset(split=split), split, unfinished / "data"))
+        info.dataset_size = info.splits.total_num_bytes
+        info.download_size = sum(shard.stat().st_size for shard in (unfinished / "data").iterdir())
         if benchmark.name not in BENCHMARKS:
             (unfinished / OWN_YAML).write_text(benchmark_yaml(benchmark), encoding="utf-8")
-        (unfinished / "README.md").write_text(dataset_card(benchmark, sizes), encoding="utf-8")
+        (unfinished / "README.md").write_text(dataset_card(benchmark, info), encoding="utf-8")
     return sizes
 
 
@@ -57,30 +62,50 @@ def check_output_dir(output_dir: Path) -> None:
         raise ValueError(f"output_dir must be a new or an empty folder, but got {output_dir}, which exists")
 
 
-def check_hub_access(repo_id: str) -> None:
-    """Raises ValueError if `repo_id` is no name of a repository or no valid token is at hand."""
+def check_hub_access(repo_id: str, private: bool = True) -> None:
+    """Raises ValueError if `push_to_hub(..., repo_id, private)` cannot work, as far as is seen beforehand: `repo_id`
+    is no name of a repository, no valid token is at hand, or the data set is there and public without leave."""
     huggingface_hub.utils.validate_repo_id(repo_id)
     with _as_value_error(f"push_to_hub must name a data set that you may write, but signing in for {repo_id} failed"):
         huggingface_hub.HfApi().whoami()
+        public = _is_public(repo_id)
+    if private and public:
+        raise ValueError(f"push_to_hub must name a new or a private data set, or --public be given, but got {repo_id}")
 
 
 def push_to_hub(folder: str | Path, repo_id: str, private: bool = True) -> str:
     """Uploads a converted folder as a data set and returns its address.
 
-    `private` holds for a new data set; one that exists stays as visible as it is.
+    A new data set is made private or not; with `private`, one that is there and public is left alone. Otherwise the
+    upload takes the place of the faces that are there, in one commit.
 
     Raises:
-        ValueError: if the Hub cannot be reached or refuses.
+        ValueError: if the Hub cannot be reached or refuses, or the data set is public.
     """
+    check_hub_access(repo_id, private)
     api = huggingface_hub.HfApi()
-    with _as_value_error(f"{folder} is complete, but its upload to {repo_id} failed"):
+    again = f"`hf upload {repo_id} {folder} --repo-type dataset{' --private' * private}` tries again"
+    with _as_value_error(f"{folder} is complete, but its upload to {repo_id} failed ({again})"):
         address = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, repo_type="dataset", folder_path=folder, commit_message="Upload faces")
+        api.upload_folder(
+            repo_id=repo_id,
+            repo_type="dataset",
+            folder_path=folder,
+            commit_message="Upload faces",
+            delete_patterns="data/*.parquet",  # shards of an earlier upload that this one has not
+        )
     return str(address)
 
 
-def _write_split(faces: datasets.Dataset, split: str, folder: Path) -> None:
-    count = -(-len(faces) // _FACES_IN_SHARD)
+def _is_public(repo_id: str) -> bool:
+    try:
+        return not huggingface_hub.HfApi().dataset_info(repo_id).private
+    except huggingface_hub.errors.RepositoryNotFoundError:
+        return False
+
+
+def _write_split(faces: datasets.Dataset, split: str, folder: Path) -> datasets.SplitInfo:
+    count, num_bytes = -(-len(faces) // _FACES_IN_SHARD), 0
     tables = faces.with_format("arrow")
     with tqdm(total=len(faces), desc=f"Writing {split}", unit=" faces") as progress:
         for shard in range(count):
@@ -88,9 +113,11 @@ def _write_split(faces: datasets.Dataset, split: str, folder: Path) -> None:
             with pq.ParquetWriter(path, faces.features.arrow_schema, write_page_index=True) as writer:
                 stop = min((shard + 1) * _FACES_IN_SHARD, len(faces))
                 for start in range(shard * _FACES_IN_SHARD, stop, _FACES_IN_ROW_GROUP):
-                    table = tables[start : min(start + _FACES_IN_ROW_GROUP, stop)]
-                    writer.write_table(embed_table_storage(table))
+                    table = embed_table_storage(tables[start : min(start + _FACES_IN_ROW_GROUP, stop)])
+                    writer.write_table(table)
+                    num_bytes += table.nbytes
                     progress.update(len(table))
+    return datasets.SplitInfo(split, num_bytes=num_bytes, num_examples=len(faces))
 
 
 @contextmanager
@@ -113,5 +140,4 @@ def _as_value_error(message: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{message}: {reason[0]}") from error
+        raise ValueError(f"{message}: {hub_reason(error)}") from error

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import datasets
+from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData
 
 from .benchmarks import BENCHMARKS, Benchmark
@@ -37,10 +39,15 @@ The landmarks, in this order: {names}.
 """
 
 
-def dataset_card(benchmark: Benchmark, sizes: Mapping[str, int]) -> str:
-    """The card's text: front matter, licence, columns, splits with their number of faces, citation where known."""
+def dataset_card(benchmark: Benchmark, info: datasets.DatasetInfo) -> str:
+    """The card's text: front matter, licence, columns, splits with their number of faces, citation where known.
+
+    Args:
+        info: features, splits and sizes, which `datasets` and the Hub take from the front matter.
+    """
+    sizes = {name: split.num_examples for name, split in info.splits.items()}
     return _CARD.format(
-        metadata=_metadata(benchmark, sizes).to_yaml(),
+        metadata=_metadata(benchmark, info).to_yaml(),
         title=benchmark.title,
         num_landmarks=benchmark.num_landmarks,
         licence=_licence(benchmark),
@@ -89,7 +96,8 @@ def _notes(benchmark: Benchmark, sizes: Mapping[str, int]) -> list[str]:
     incomplete = "**Not the complete benchmark**: say so wherever a score is quoted. " if differing else ""
     own = (
         f"`{OWN_YAML}` describes the landmarks: this folder is the data set `--dataset {OWN_YAML}` of the project "
-        "that made it."
+        "that made it. If this is on the Hub, `hf download ORG/NAME landmarks.yaml --repo-type dataset --local-dir .` "
+        f"fetches it, and `--data_dir ORG/NAME` reads the faces."
     )
     return [
         f"{incomplete}Errors are divided by the normaliser {benchmark.default_normalizer}. "
@@ -99,10 +107,10 @@ def _notes(benchmark: Benchmark, sizes: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _metadata(benchmark: Benchmark, sizes: Mapping[str, int]) -> DatasetCardData:
+def _metadata(benchmark: Benchmark, info: datasets.DatasetInfo) -> DatasetCardData:
     terms = "non-commercial-research" if _non_commercial(benchmark) else "as-stated-on-this-card"
     licence = {"license": "other", "license_name": terms, "license_link": benchmark.homepage or None}
-    return DatasetCardData(
+    data = DatasetCardData(
         pretty_name=benchmark.title,
         **(licence if benchmark.licence else {}),
         task_categories=["keypoint-detection"],
@@ -110,7 +118,9 @@ def _metadata(benchmark: Benchmark, sizes: Mapping[str, int]) -> DatasetCardData
         configs=[
             {
                 "config_name": "default",
-                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in sizes],
+                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in info.splits],
             }
         ],
     )
+    DatasetInfosDict({"default": info}).to_dataset_card_data(data)
+    return data

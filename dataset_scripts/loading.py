@@ -178,22 +178,19 @@ def _complete(faces: Faces, benchmark: Benchmark, data_dir: str | Path) -> Faces
     missing = [name for name in ("landmark_box", "box", "image_id") if name not in faces.features]
     if not missing:
         return faces
-    features = datasets.Features({**faces.features, **{name: face_features(benchmark)[name] for name in missing}})
+    features = datasets.Features({name: face_features(benchmark)[name] for name in missing})
 
     def add(landmarks, index) -> dict:
         around = box_in_whole_pixels(landmarks).astype(np.float32)
         made = {"landmark_box": around, "box": np.full(4, np.nan, np.float32), "image_id": f"{index:06d}"}
         return {name: made[name] for name in missing}
 
-    options = {"input_columns": ["landmarks"], "with_indices": True, "features": features}
-    if isinstance(faces, datasets.Dataset):  # in memory: a few bytes a face, and no second copy of the photos
-        added = faces.select_columns(["landmarks"]).map(
-            add, **options | {"features": None}, remove_columns=["landmarks"], keep_in_memory=True
-        )
-        return datasets.concatenate_datasets(
-            [faces, added.cast(datasets.Features({n: features[n] for n in missing}))], axis=1
-        )
-    return faces.map(add, **options)
+    if isinstance(faces, datasets.IterableDataset):
+        features = datasets.Features({**faces.features, **features})
+        return faces.map(add, input_columns=["landmarks"], with_indices=True, features=features)
+    points = faces.select_columns(["landmarks"]).with_format("numpy")["landmarks"][:]
+    added = [add(landmarks, index) for index, landmarks in enumerate(points)]
+    return datasets.concatenate_datasets([faces, datasets.Dataset.from_list(added, features=features)], axis=1)
 
 
 def _check_features(benchmark: Benchmark, found: datasets.Features, data_dir: str | Path) -> None:

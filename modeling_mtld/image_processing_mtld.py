@@ -235,6 +235,7 @@ class MTLDImageProcessorKwargs(TypedDict, total=False):
     image_mean: list[float]
     image_std: list[float]
     box_enlargement: float
+    box_margins: list[float]
 
 
 class MTLDImageProcessor(PushToHub, BaseImageProcessor):
@@ -248,7 +249,9 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
         do_rescale: multiply pixels by `rescale_factor`.
         rescale_factor: by default 1 / 255.
         do_normalize: subtract `image_mean` and divide by `image_std`, three numbers each, by default ImageNet's.
-        box_enlargement: side of the crop over the longer side of a landmark box.
+        box_enlargement: side of the crop over the longer side of a box.
+        box_margins: what the boxes that the model was trained on are wider than the landmark box, left, top, right and
+            below, as shares of its longer side; 0 where these are landmark boxes. See `box_around`.
 
     Raises:
         ValueError: if a setting is unknown or out of range.
@@ -266,6 +269,7 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
     image_mean = IMAGENET_DEFAULT_MEAN
     image_std = IMAGENET_DEFAULT_STD
     box_enlargement = BOX_ENLARGEMENT
+    box_margins = (0.0, 0.0, 0.0, 0.0)
 
     def __init__(self, **kwargs):
         super().__init__(**{key: kwargs.pop(key) for key in FILE_KEYS if key in kwargs})
@@ -282,6 +286,7 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
             raise ValueError(f"image_std must not hold 0, but got {self.image_std}")
         _check_between(self.rescale_factor, "rescale_factor", 1e-9, 1e9)
         _check_between(self.box_enlargement, "box_enlargement", 0.1, 10)
+        self.box_margins = _check_margins(self.box_margins)
 
     def preprocess(
         self,
@@ -332,6 +337,12 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
                 "face_counts": face_counts,
             }
         )
+
+    def box_around(self, landmark_box) -> np.ndarray:
+        """The box (4,) for `boxes` of a face whose landmarks have this tight box (x0, y0, x1, y1), in pixels."""
+        box = np.asarray(landmark_box, dtype=np.float64)
+        side = max(box[2] - box[0], box[3] - box[1])
+        return box + side * np.array(self.box_margins) * [-1, -1, 1, 1]
 
     @property
     def _side(self) -> int:
@@ -423,6 +434,16 @@ def _check_numbers(value, name: str) -> list[float]:
     if array.shape != (3,) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
         raise ValueError(f"{name} must be three numbers, but got {value!r}")
     return array.tolist()
+
+
+def _check_margins(values) -> list[float]:
+    try:
+        margins = [float(value) for value in values]
+    except (TypeError, ValueError):
+        margins = []
+    if len(margins) != 4 or not all(-0.4 < margin < 10 for margin in margins):
+        raise ValueError(f"box_margins must be four numbers above -0.4 and below 10, but got {values!r}")
+    return margins
 
 
 def _check_between(value, name: str, low: float, high: float):

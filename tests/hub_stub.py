@@ -1,7 +1,9 @@
-"""The part of the Hub's HTTP API that pushing and loading a model needs, in memory and on localhost.
+"""The part of the Hub's HTTP API that pushing and loading a model or a data set needs, in memory and on localhost.
 
-What the real one refuses is refused here too: writing without a token, a name that is taken, metadata of a README.md
-that is no YAML or has an incomplete model-index, a large file that was not uploaded first.
+What the real one refuses is refused here too: writing without a token, reading what is private without one, a token
+that it does not know, a name that is taken, metadata of a README.md that is no YAML or has an incomplete model-index,
+a large file that was not uploaded first. As there, a model and a data set may have the same name: "me/300w" is a
+model, "datasets/me/300w" a data set.
 """
 
 import base64
@@ -12,14 +14,15 @@ import secrets
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
-from huggingface_hub import ModelCard
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCard, ModelCard
 
 TOKEN = "stub"
 USER = "me"
-LARGE = (".safetensors", ".bin", ".pt", ".pth")  # kept by LFS, as the Hub's .gitattributes has it
+LARGE = (".safetensors", ".bin", ".pt", ".pth", ".parquet")  # kept by LFS, as the Hub's .gitattributes has it
 MAX_REGULAR = 10_000_000
 
 
@@ -59,6 +62,7 @@ class Hub(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.storage = f"http://localhost:{self.server_port}"  # another host, as the real one's; it gets no token
         self.repositories, self.large, self.requests = {}, {}, []
+        self.broken = None  # a pattern: requests that it matches are answered by hanging up
 
     def files(self, repository: str, revision: str = "main") -> dict[str, bytes]:
         """The files of a revision by name."""
@@ -81,19 +85,22 @@ def running_hub():
         thread.join()
 
 
-def metadata_errors(content: str) -> tuple[list[str], list[str]]:
-    """Errors and warnings of the metadata of a model's README.md."""
+def metadata_errors(content: str, kind: str = "model") -> tuple[list[str], list[str]]:
+    """Errors and warnings of the metadata of the README.md of a `kind`, "model" or "dataset"."""
     block = re.match(r"---\r?\n(.*?)\r?\n---(\r?\n|$)", content, re.DOTALL)
     if block is None:
         return [], ["empty or missing yaml metadata in repo card"]
     try:
         data = yaml.safe_load(block[1])
-        ModelCard(content)
+        card = {"model": ModelCard, "dataset": DatasetCard}[kind](content)
+        if kind == "dataset":
+            MetadataConfigs.from_dataset_card_data(card.data)
     except (yaml.YAMLError, ValueError, TypeError) as error:
         return [str(error)], []
     errors = [f'"{key}" must be a string' for key in ("library_name", "pipeline_tag") if not _is_text(data, key)]
-    if not all(isinstance(tag, str) for tag in data.get("tags") or []):
-        errors.append('"tags" must be a list of strings')
+    for key in ("tags", "task_categories"):
+        if not all(isinstance(tag, str) for tag in data.get(key) or []):
+            errors.append(f'"{key}" must be a list of strings')
     if data.get("license") == "other" and not re.fullmatch(r"[a-z0-9.-]+", data.get("license_name") or ""):
         errors.append('"license_name" must be there, in lower case and without spaces')
     for model in data.get("model-index") or []:
@@ -125,12 +132,21 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_request(self):
         self.server.requests.append(f"{self.command} {self.path}")
+        self.query = parse_qs(urlsplit(self.path).query)
         body = self._read()
+        if self.server.broken and re.search(self.server.broken, self.requestline):
+            self.close_connection = True
+            return None
         try:
+            if "Authorization" in self.headers and not self.path.startswith("/storage/"):
+                self._check_token()
             for method, pattern, action in ROUTES:
                 match = re.fullmatch(pattern, unquote(urlsplit(self.path).path))
                 if match and self.command in method:
-                    return getattr(self, action)(body, **match.groupdict())
+                    groups = match.groupdict()
+                    kind = groups.pop("kind", None)
+                    groups |= {"name": f"datasets/{groups['name']}"} if kind == "datasets" else {}
+                    return getattr(self, action)(body, **groups)
             raise Refusal(404, f"the stub knows no {self.command} {self.path}")
         except Refusal as refusal:
             headers = {"X-Error-Message": str(refusal)} | ({"X-Error-Code": refusal.code} if refusal.code else {})
@@ -157,14 +173,27 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
+    def _send_content(self, content: bytes, headers: dict):
+        """A file, or the part of it that a header asks for."""
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if asked is None:
+            return self._send(content, headers=headers | {"Accept-Ranges": "bytes"})
+        start, stop = int(asked[1]), min(int(asked[2] or len(content)) + 1, len(content))
+        if start >= len(content):
+            raise Refusal(416, "Range Not Satisfiable")
+        part = {"Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}
+        self._send(content[start:stop], 206, headers | part)
+
     def _check_token(self):
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if "Authorization" not in self.headers:
             raise Refusal(401, "Invalid username or password.")
+        if self.headers["Authorization"] != f"Bearer {TOKEN}":
+            raise Refusal(401, "Invalid credentials in Authorization header")
 
     def _repository(self, name: str) -> Repository:
-        found = self.server.repositories.get(name)
-        if found is None or found.private and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            raise Refusal(404, "Repository not found", "RepoNotFound")
+        found, known = self.server.repositories.get(name), "Authorization" in self.headers
+        if found is None or found.private and not known:  # which of both, only who is known learns
+            raise Refusal(404 if known else 401, "Repository not found", "RepoNotFound")
         return found
 
     # What the API answers
@@ -176,16 +205,20 @@ class Handler(BaseHTTPRequestHandler):
     def create(self, body):
         self._check_token()
         asked = json.loads(body)
-        name = f"{asked.get('organization') or USER}/{asked['name']}"
-        link = {"name": name, "url": f"{self.server.url}/{name}"}
+        kind, owner = asked.get("type") or "model", asked.get("organization") or USER
+        if owner != USER:
+            raise Refusal(403, f'You don\'t have the rights to create a {kind} under the namespace "{owner}"')
+        name = "datasets/" * (kind == "dataset") + f"{owner}/{asked['name']}"
+        link = {"name": f"{owner}/{asked['name']}", "url": f"{self.server.url}/{name}"}
         if name in self.server.repositories:
-            return self._send({"error": "You already created this model repo"} | link, 409)
+            return self._send({"error": f"You already created this {kind} repo"} | link, 409)
         private = asked.get("visibility") == "private" or bool(asked.get("private"))
         self.server.repositories[name] = Repository(private)
         self._send(link)
 
     def validate(self, body):
-        errors, warnings = metadata_errors(json.loads(body)["content"])
+        asked = json.loads(body)
+        errors, warnings = metadata_errors(asked["content"], asked.get("repoType") or "model")
         answer = {"errors": [{"message": text} for text in errors]}
         answer["warnings"] = [{"message": text} for text in warnings]
         self._send(answer, 400 if errors else 200)
@@ -194,13 +227,29 @@ class Handler(BaseHTTPRequestHandler):
         repository = self._repository(name)
         commit = repository.resolve(revision)
         siblings = [{"rfilename": file} for file in sorted(repository.commits[commit])]
-        answer = {"_id": "0", "id": name, "modelId": name, "sha": commit, "private": repository.private}
-        self._send(answer | {"author": name.split("/")[0], "tags": [], "downloads": 0, "siblings": siblings})
+        own = name.removeprefix("datasets/")
+        answer = {"_id": "0", "id": own, "modelId": own, "sha": commit, "private": repository.private}
+        self._send(answer | {"author": own.split("/")[0], "tags": [], "downloads": 0, "siblings": siblings})
 
-    def tree(self, body, name, revision):
+    def tree(self, body, name, revision, folder=""):
         repository = self._repository(name)
         files = repository.commits[repository.resolve(revision)]
-        self._send([self._entry(path, files[path]) for path in sorted(files)])
+        start = f"{folder}/" if folder else ""
+        below = sorted(path for path in files if path.startswith(start))
+        if folder and not below:
+            raise Refusal(404, f"{folder} does not exist", "EntryNotFound")
+        folders = {start + path[len(start) :].rpartition("/")[0] for path in below if "/" in path[len(start) :]}
+        if self.query.get("recursive") not in (["true"], ["True"]):
+            folders = {start + path[len(start) :].partition("/")[0] for path in folders}
+            below = [path for path in below if "/" not in path[len(start) :]]
+        entries = [{"type": "directory", "path": path, "size": 0, "oid": "0" * 40} for path in sorted(folders)]
+        self._send([*entries, *(self._entry(path, files[path]) for path in below)])
+
+    def paths_info(self, body, name, revision):
+        repository = self._repository(name)
+        files = repository.commits[repository.resolve(revision)]
+        asked = parse_qs(body.decode()).get("paths", [])
+        self._send([self._entry(path, files[path]) for path in asked if path in files])
 
     def _entry(self, path: str, file) -> dict:
         if isinstance(file, bytes):
@@ -247,7 +296,7 @@ class Handler(BaseHTTPRequestHandler):
     def load(self, body, oid):
         if "Authorization" in self.headers:
             raise Refusal(400, "the token must not leave the Hub")
-        self._send(self.server.large[oid], headers={"ETag": f'"{oid}"'})
+        self._send_content(self.server.large[oid], {"ETag": f'"{oid}"'})
 
     def commit(self, body, name, revision):
         self._check_token()
@@ -257,11 +306,12 @@ class Handler(BaseHTTPRequestHandler):
         header = lines[0]["value"]
         if lines[0]["key"] != "header" or not header.get("summary"):
             raise Refusal(400, "a commit must have a summary")
-        changes = dict(self._change(line["key"], line["value"]) for line in lines[1:])
+        kind = "dataset" if name.startswith("datasets/") else "model"
+        changes = dict(self._change(line["key"], line["value"], kind) for line in lines[1:])
         commit = repository.commit(revision, changes)
         self._send({"success": True, "commitOid": commit, "commitUrl": f"{self.server.url}/{name}/commit/{commit}"})
 
-    def _change(self, key: str, value: dict) -> tuple:
+    def _change(self, key: str, value: dict, kind: str) -> tuple:
         path = value["path"]
         if key == "deletedFile":
             return path, None
@@ -272,7 +322,7 @@ class Handler(BaseHTTPRequestHandler):
         content = base64.b64decode(value["content"])
         if len(content) > MAX_REGULAR or path.endswith(LARGE):
             raise Refusal(400, f"{path} must be kept by LFS")
-        if path == "README.md" and (errors := metadata_errors(content.decode())[0]):
+        if path == "README.md" and (errors := metadata_errors(content.decode(), kind)[0]):
             raise Refusal(400, "Invalid metadata in README.md", errors=errors)
         return path, content
 
@@ -284,7 +334,7 @@ class Handler(BaseHTTPRequestHandler):
         if file is None:
             raise Refusal(404, "Entry not found", "EntryNotFound")
         if isinstance(file, bytes):
-            return self._send(file, headers=headers | {"ETag": f'"{_git_hash(file)}"'})
+            return self._send_content(file, headers | {"ETag": f'"{_git_hash(file)}"'})
         linked = {"X-Linked-Etag": f'"{file}"', "X-Linked-Size": len(self.server.large[file])}
         self._send(b"", 302, headers | linked | {"Location": f"{self.server.storage}/storage/{file}"})
 
@@ -293,19 +343,23 @@ def _git_hash(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-_MODEL = r"/api/models/(?P<name>[^/]+/[^/]+)"
+_NAME = r"(?P<name>[^/]+/[^/]+)"
+_REPOSITORY = rf"/api/(?P<kind>models|datasets)/{_NAME}"
+_ADDRESS = r"/(?P<name>(?:datasets/)?[^/]+/[^/]+)"
 ROUTES = (
     ("GET", r"/api/whoami-v2", "whoami"),
     ("POST", r"/api/repos/create", "create"),
     ("POST", r"/api/validate-yaml", "validate"),
-    ("GET", rf"{_MODEL}/revision/(?P<revision>.+)", "info"),
-    ("GET", rf"{_MODEL}/tree/(?P<revision>[^/]+)", "tree"),
-    ("GET", _MODEL, "info"),
-    ("POST", rf"{_MODEL}/branch/(?P<revision>.+)", "branch"),
-    ("POST", rf"{_MODEL}/preupload/(?P<revision>.+)", "preupload"),
-    ("POST", rf"{_MODEL}/commit/(?P<revision>.+)", "commit"),
-    ("POST", r"/(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch", "lfs_batch"),
+    ("GET", rf"{_REPOSITORY}/revision/(?P<revision>.+)", "info"),
+    ("GET", rf"{_REPOSITORY}/tree/(?P<revision>[^/]+)", "tree"),
+    ("GET", rf"{_REPOSITORY}/tree/(?P<revision>[^/]+)/(?P<folder>.+)", "tree"),
+    ("POST", rf"{_REPOSITORY}/paths-info/(?P<revision>[^/]+)", "paths_info"),
+    ("GET", _REPOSITORY, "info"),
+    ("POST", rf"{_REPOSITORY}/branch/(?P<revision>.+)", "branch"),
+    ("POST", rf"{_REPOSITORY}/preupload/(?P<revision>.+)", "preupload"),
+    ("POST", rf"{_REPOSITORY}/commit/(?P<revision>.+)", "commit"),
+    ("POST", rf"{_ADDRESS}\.git/info/lfs/objects/batch", "lfs_batch"),
     ("PUT", r"/storage/(?P<oid>[0-9a-f]{64})", "store"),
     ("GET", r"/storage/(?P<oid>[0-9a-f]{64})", "load"),
-    ("GET HEAD", r"/(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
+    ("GET HEAD", rf"{_ADDRESS}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
 )

@@ -602,3 +602,15 @@ def test_loads_as_remote_code_in_a_fresh_process(tmp_path, pixels):
     assert result.returncode == 0, result.stderr
     expected = MTLDImageProcessor(size=64, box_enlargement=1.5)(pixels, boxes=[[10, 12, 40, 44]])["pixel_values"]
     assert (np.load(tmp_path / "again" / "values.npy") == expected).all()
+
+
+@pytest.mark.parametrize("margins", [[0, 0, 0], [0, 0, 0, float("nan")], [0, 0, 0, -0.5], 0.1, None, "0000x"])
+def test_margins_of_boxes_are_four_shares(margins):
+    with pytest.raises(ValueError, match="box_margins must be four numbers above -0.4 and below 10, but got"):
+        MTLDImageProcessor(box_margins=margins)
+
+
+def test_margins_of_boxes_are_saved(tmp_path):
+    MTLDImageProcessor(box_margins=[0.1, 0.2, 0.3, 0.4]).save_pretrained(tmp_path)
+    processor = MTLDImageProcessor.from_pretrained(tmp_path)
+    np.testing.assert_allclose(processor.box_around([10, 20, 50, 40]), [6, 12, 62, 56])

@@ -112,6 +112,17 @@ def test_detected_face_is_cropped_twice_and_a_given_one_once(monkeypatch):
     assert points(detected) == pytest.approx(once + [2, 0], abs=1e-3)
 
 
+def test_crops_around_landmarks_are_as_in_a_training_on_wider_boxes(monkeypatch):
+    """Of a box of 120 pixels, 1.25 times as wide, the landmarks fill 80: then the first and the second crop agree."""
+    pipe = make_pipeline(0.5 + (FRACTIONS - 0.5) / 0.8 * 80 / 150)
+    pipe.image_processor.box_margins = [0.25] * 4
+    detector_that_finds(monkeypatch, BOX)
+    (face,) = pipe(astronaut())
+    assert face["box"] == pytest.approx({"xmin": 100, "ymin": 60, "xmax": 180, "ymax": 140}, abs=1e-3)
+    (given,) = pipe(astronaut(), boxes=[[80, 40, 200, 160]])  # taken as it is
+    assert points(given) == pytest.approx(points(face), abs=1e-3)
+
+
 def test_detected_face_with_a_low_score_is_dropped_and_a_given_one_stays(monkeypatch):
     pipe = make_pipeline()
     detector_that_finds(monkeypatch, BOX)

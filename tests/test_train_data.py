@@ -11,7 +11,7 @@ import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModel, pipeline
+from transformers import AutoImageProcessor, AutoModel, pipeline
 
 import train_accelerate
 from dataset_scripts.conversion import convert
@@ -109,6 +109,23 @@ def test_own_points_train_evaluate_and_find_themselves_with_no_code(dolls, tmp_p
     find = pipeline("facial-landmark-detection", model=str(tmp_path / "model"), trust_remote_code=True)
     (face,) = find(Image.open(dolls / "test" / "0.png"), boxes="whole")
     assert [landmark["label"] for landmark in face["landmarks"]] == NAMES
+
+
+def test_boxes_of_your_own_are_cropped_and_the_pipeline_knows_how_they_lie(dolls, tmp_path, capsys):
+    facts = yaml.safe_load((dolls / "landmarks.yaml").read_text()) | {"crop": "box"}
+    (dolls / "landmarks.yaml").write_text(yaml.safe_dump(facts))
+    for metadata in dolls.glob("*/metadata.jsonl"):
+        rows = [json.loads(line) for line in metadata.read_text().splitlines()]
+        for row in rows:
+            points = np.array([point for point in row["landmarks"] if point])
+            low, high = np.floor(points.min(axis=0)), np.ceil(points.max(axis=0))
+            side = (high - low).max()
+            row["box"] = [*(low - [0.1 * side, 0.2 * side]), *(high + [0.3 * side, 0.0])]
+        metadata.write_text("\n".join(map(json.dumps, rows)))
+    train(dolls / "landmarks.yaml", tmp_path / "model", capsys, epochs=1)
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "model", trust_remote_code=True)
+    assert processor.box_margins == pytest.approx([0.1, 0.2, 0.3, 0.0], abs=1e-3)
+    np.testing.assert_allclose(processor.box_around([10, 20, 50, 40]), [6, 12, 62, 40], atol=0.1)
 
 
 def test_unannotated_points_do_not_matter_to_the_loss(dolls, tmp_path, capsys):

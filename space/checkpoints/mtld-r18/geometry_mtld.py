@@ -8,6 +8,8 @@ the model's labels and outputs.
 
 import cv2
 import numpy as np
+import torch
+from torch.nn import functional
 
 BOX_ENLARGEMENT = 1.25  # side of the crop over the longer side of the landmark box (HRNet's protocol)
 
@@ -102,25 +104,32 @@ def fractions_to_pixels(points, size: int) -> np.ndarray:
 def warp_image(image: np.ndarray, matrix, size: int) -> np.ndarray:
     """Resamples `image` (H, W, 3) uint8 to a (size, size, 3) uint8 crop by `matrix` (2, 3), black outside the photo.
 
-    The one resampling of the project, in training and inference alike. Where the crop is smaller than what it shows,
-    pixels are averaged first (see `_reduce`), so that a face enlarged four times gives the same crop. Only the part of
-    the photo that the crop shows is touched.
+    The one resampling of the project, in training and inference alike, right to 0.01 px. Where the crop is smaller
+    than what it shows, pixels are averaged first (see `_shrink`), so that a face enlarged four times gives the same
+    crop. Only the part of the photo that the crop shows is touched.
     """
     seen, matrix = _cut_to_view(image, np.asarray(matrix, dtype=np.float64), size)
     if seen.size == 0:
         return np.zeros((size, size, 3), dtype=np.uint8)
-    step = 1 / np.sqrt(abs(np.linalg.det(matrix[:, :2])))  # photo pixels from one crop pixel to the next
-    seen, matrix = _reduce(seen, matrix, min(int(step), max(seen.shape)))
-    if step <= 1:
-        return cv2.warpAffine(seen, matrix, (size, size), flags=cv2.INTER_LINEAR)
-    # What is left to shrink is less than a factor of 2: sample twice as finely and average 2 x 2.
-    fine = matrix * 2
-    fine[:, 2] += 0.5
-    return cv2.resize(
-        cv2.warpAffine(seen, fine, (2 * size, 2 * size), flags=cv2.INTER_LINEAR),
-        (size, size),
-        interpolation=cv2.INTER_AREA,
-    )
+    seen, matrix = _shrink(seen, matrix)
+    return _sample(seen, invert_matrix(matrix), size)
+
+
+def _sample(image: np.ndarray, back: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear interpolation of `image` where `back` maps the pixels of the crop, black outside.
+
+    By torch, as others are off: OpenCV's warpAffine rounds places to 1/32 pixel, which moves whole faces, and PIL's
+    transform rounds grey values down.
+    """
+    places = np.arange(size)
+    grid = np.empty((1, size, size, 2), dtype=np.float32)
+    for axis, length in enumerate((image.shape[1], image.shape[0])):
+        along, down = back[axis, 0] * places, back[axis, 1] * places + back[axis, 2]
+        # torch's coordinates run from -1 to 1 between the outer edges of the first and the last pixel.
+        grid[0, :, :, axis] = 2 / length * along + ((down + 0.5) * 2 / length - 1)[:, None]
+    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
+    crop = functional.grid_sample(pixels, torch.from_numpy(grid), align_corners=False)
+    return crop[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
 
 
 def _cut_to_view(image: np.ndarray, matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -137,15 +146,21 @@ def _cut_to_view(image: np.ndarray, matrix: np.ndarray, size: int) -> tuple[np.n
     return image[y0:y1, x0:x1], moved
 
 
-def _reduce(image: np.ndarray, matrix: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Averages the photo over squares of `factor` x `factor` pixels, black beyond its edge, and adapts the matrix."""
-    if factor < 2:
+def _shrink(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Averages the photo to one pixel for each of the crop where it has more, and adapts the matrix.
+
+    First enlarged to a whole multiple of that, so that each average is over whole squares: those over parts of pixels
+    are off by up to 0.05 px from place to place.
+    """
+    step = 1 / np.sqrt(abs(np.linalg.det(matrix[:, :2])))  # photo pixels from one crop pixel to the next
+    if step <= 1:
         return np.ascontiguousarray(image), matrix
-    height, width = image.shape[:2]
-    padded = cv2.copyMakeBorder(image, 0, -height % factor, 0, -width % factor, cv2.BORDER_CONSTANT)
-    shape = (padded.shape[1] // factor, padded.shape[0] // factor)
-    reduced = cv2.resize(padded, shape, interpolation=cv2.INTER_AREA)
-    adapted = matrix.copy()
-    adapted[:, :2] *= factor
-    adapted[:, 2] += matrix[:, :2].sum(axis=1) * (factor - 1) / 2  # a reduced pixel is centred between its pixels
-    return reduced, adapted
+    size = np.array([image.shape[1], image.shape[0]])
+    shrunk = np.maximum(np.rint(size / step).astype(int), 1)
+    multiple = shrunk * max(2, int(np.ceil(min(step, max(size)))))
+    image = cv2.resize(image, multiple.tolist(), interpolation=cv2.INTER_LINEAR)
+    image = cv2.resize(image, shrunk.tolist(), interpolation=cv2.INTER_AREA)
+    factor = size / shrunk
+    adapted = matrix * [*factor, 1]
+    adapted[:, 2] += matrix[:, :2] @ ((factor - 1) / 2)  # a shrunk pixel is centred between its pixels
+    return image, adapted

@@ -34,9 +34,10 @@ class Stage:
 
     Attributes:
         command: as typed.
-        dataset, title, homepage, licence: the benchmark, as `dataset_scripts.Benchmark` has them.
+        dataset, title, homepage, licence: the benchmark, as `dataset_scripts.Benchmark` has them; homepage and licence
+            are "" where there is none.
         split: trained on.
-        faces: number of them that the training saw.
+        faces: number of them that the training saw; None for a stream, which does not tell.
         official_faces: number of them in the complete split, where that is known.
         epochs, seed: as given.
         setting: processes, device and precision, in words.
@@ -54,7 +55,7 @@ class Stage:
     homepage: str
     licence: str
     split: str
-    faces: int
+    faces: int | None
     epochs: int
     seed: int
     setting: str
@@ -211,9 +212,11 @@ def _metadata(config, stages: Sequence[Stage]) -> ModelCardData:
         pipeline_tag="keypoint-detection",
         tags=["facial-landmark-detection", "face-alignment", *dict.fromkeys(stage.dataset for stage in stages)],
     )
-    if stages:
-        data.license, data.license_name = "other", "non-commercial-research"
-        data.license_link = stages[-1].homepage
+    if any(stage.licence for stage in stages):  # your own data may come without one
+        non_commercial = any("non-commercial" in stage.licence.lower() for stage in stages)
+        data.license = "other"
+        data.license_name = "non-commercial-research" if non_commercial else "as-stated-on-this-card"
+        data.license_link = next((stage.homepage for stage in reversed(stages) if stage.homepage), None)
     if stages and stages[-1].results:
         data.model_name, data.eval_results = f"MTLD {config.backbone}", _eval_results(stages[-1])
     return data
@@ -222,8 +225,8 @@ def _metadata(config, stages: Sequence[Stage]) -> ModelCardData:
 def _eval_results(stage: Stage) -> list[EvalResult]:
     metrics = {
         "nme": f"NME in % ({stage.normalizer})",
-        "failure_rate": f"FR@{stage.threshold:.0%} in %",
-        "auc": f"AUC@{stage.threshold:.0%} in %",
+        "failure_rate": f"FR@{100 * stage.threshold:g}% in %",
+        "auc": f"AUC@{100 * stage.threshold:g}% in %",
     }
     return [
         EvalResult(
@@ -251,7 +254,7 @@ def _names(config) -> str:
 
 
 def _results(stage: Stage) -> str:
-    limit = f"{stage.threshold:.0%}"
+    limit = f"{100 * stage.threshold:g}%"
     rows = [
         f"| {stage.title} {split} | {scores['faces']} | {100 * scores['nme']:.3f} | "
         f"{100 * scores['failure_rate']:.2f} | {100 * scores['auc']:.2f} |"
@@ -284,7 +287,7 @@ def _describe(stage: Stage, number: int, count: int) -> str:
     title = f"### Stage {number} of {count}\n\n" if count > 1 else ""
     return (
         f"{title}```bash\n{stage.command}\n```\n\n"
-        f"- data: {stage.title}, split {stage.split}, {stage.faces} faces{official}\n"
+        f"- data: {stage.title}, split {stage.split}, {stage.faces or 'streamed,'} faces{official}\n"
         f"- epochs: {stage.epochs}, of which the last is taken\n"
         f"- seed: {stage.seed}\n"
         f"- on: {stage.setting}\n"
@@ -294,4 +297,5 @@ def _describe(stage: Stage, number: int, count: int) -> str:
 
 
 def _licence(stage: Stage) -> str:
-    return f"{stage.title} (<{stage.homepage}>): {stage.licence}"
+    place = f" (<{stage.homepage}>)" if stage.homepage else ""
+    return f"{stage.title}{place}: {stage.licence or 'no licence is stated.'}"

@@ -130,18 +130,24 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         photos, boxes, detected = (
             v if batched else [v] for v in map(model_inputs.get, ("photo", "boxes", "detected"))
         )
-        faces = self._find_landmarks(photos, boxes, flip, face_batch_size)
+        faces = self._find_landmarks(photos, self._crop_boxes(boxes, detected), flip, face_batch_size)
         if any(detected):
             second_boxes = [
                 _boxes_for_second_crops(*found) if is_detected else []
                 for *found, is_detected in zip(photos, boxes, faces, detected)
             ]
+            second_boxes = self._crop_boxes(second_boxes, detected)
             second_faces = self._find_landmarks(photos, second_boxes, flip, face_batch_size)
             faces = [
                 [face for face in again if _score(face) >= min_score] if is_detected else found
                 for found, again, is_detected in zip(faces, second_faces, detected)
             ]
         return {"faces": faces if batched else faces[0]}
+
+    def _crop_boxes(self, boxes, detected) -> list[list]:
+        """For each photo the boxes as the model knows them: given ones are, those of a detector are landmark boxes."""
+        around = self.image_processor.box_around
+        return [[around(box) for box in own] if found else own for own, found in zip(boxes, detected)]
 
     def _find_landmarks(self, photos, boxes, flip: bool, face_batch_size: int) -> list[list[dict]]:
         """Faces of each photo, as the processor describes them."""
