@@ -37,6 +37,7 @@ from tqdm.auto import tqdm
 
 from dataset_scripts import BENCHMARKS, default_data_dir, find_benchmark, load_faces, select_images
 from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream, box_margins, mean_face
+from dataset_scripts.loading import open_faces, split_names
 from modeling_mtld.confidence_metrics import confidence_ratio, likelihood_gain
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.flip_mtld import predict_with_flip
@@ -89,7 +90,7 @@ def add_data_options(parser: Parser):
         "--eval_splits",
         nargs="+",
         metavar="SPLIT",
-        help="splits or subsets to score, each by itself (default: common for 300w, otherwise test); "
+        help="splits or subsets to score, each by itself (default: common for 300w, otherwise test or validation); "
         "common+challenging scores two as one",
     )
     data.add_argument(
@@ -195,7 +196,6 @@ def parse_args(argv=None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.benchmark = find_benchmark(args.dataset)
     args.data_dir = args.data_dir or default_data_dir(args.dataset)
-    args.eval_splits = args.eval_splits or [args.benchmark.test_split]
     check_args(args)
     if args.eval_every is None:
         args.eval_every = 1 if args.validation_list else 0
@@ -309,13 +309,25 @@ def build_processor(args, config: MTLDConfig) -> MTLDImageProcessor:
     return MTLDImageProcessor(size=config.image_size, **config.normalization)
 
 
+def default_splits(args) -> list[str]:
+    """The split to score where none is named."""
+    names = split_names(open_faces(args.benchmark, args.data_dir))
+    for name in (args.benchmark.test_split, "validation"):
+        if name in names:
+            return [name]
+    raise ValueError(
+        f"--eval_splits or --validation_list must tell what to score: {args.data_dir} has {', '.join(names)}, but no "
+        f"{args.benchmark.test_split} and no validation"
+    )
+
+
 def load_splits(args, processor) -> tuple[FaceCrops | FaceStream | None, dict[str, FaceCrops | FaceStream]]:
     """The augmented training faces, or None for --eval_only, and the faces to score by name."""
     names = {"training": args.train_split}
     if args.validation_list:
         names["validation"] = args.train_split
     else:
-        names |= {name: name for name in args.eval_splits}
+        names |= {name: name for name in args.eval_splits or default_splits(args)}
     if args.eval_only:
         del names["training"]
     splits = {
@@ -327,8 +339,15 @@ def load_splits(args, processor) -> tuple[FaceCrops | FaceStream | None, dict[st
             splits[name] = select_images(splits[name], args.validation_list, keep=name == "validation")
     cut = FaceStream if args.streaming else FaceCrops
     for name, faces in splits.items():
+        # Only a list can leave a stream without faces; to look costs it seconds.
+        if args.streaming and not args.validation_list:
+            continue
         if next(iter(faces.select_columns("image_id")), None) is None:
             raise ValueError(f"{args.data_dir} must have faces for {name}, but these options leave none")
+        if name != "training" and not args.streaming:
+            check_normalizer(
+                faces.select_columns(["landmarks", "landmark_box", "box"]).with_format("numpy"), name, args
+            )
     train = splits.pop("training", None)
     scored = {name: cut(faces, processor, args.benchmark) for name, faces in splits.items()}
     if train is None:
@@ -376,8 +395,15 @@ def evaluate_model(accelerator, model, loaders, args) -> dict[str, dict[str, flo
     return results
 
 
+def check_normalizer(faces, name: str, args):
+    """Looks before a training whether `faces` can be scored after it."""
+    faces = faces.select_columns(["landmarks", "landmark_box", "box"]).with_format("numpy")
+    boxes = np.array([args.benchmark.box_to_crop(face) for face in faces])
+    face_normalizers({"labels": faces["landmarks"][:], "boxes": boxes}, name, args)
+
+
 def face_normalizers(faces: dict[str, np.ndarray], name: str, args) -> np.ndarray:
-    """What the errors of `faces`, as `predict` returns them, are divided by: (faces,), fractions of the crop."""
+    """What the errors of `faces`, as `predict` returns them, are divided by: (faces,), in their unit."""
     normalizers = args.benchmark.normalizers(faces["labels"], args.normalizer, faces["boxes"])
     unknown = int(np.isnan(normalizers).sum())
     if unknown:
@@ -565,7 +591,6 @@ def save_model(accelerator, model, processor, args, stages: list[Stage]):
     for file in sorted(unfinished.iterdir(), key=lambda file: file.name == "config.json"):
         os.replace(file, directory / file.name)  # config.json last: without it, nothing loads the rest
     unfinished.rmdir()
-    tqdm.write(f"{directory} holds the model of the last epoch")
 
 
 def main(args):
@@ -614,10 +639,13 @@ def main(args):
         if args.eval_every and (epoch + 1) % args.eval_every == 0 and epoch + 1 < args.epochs:
             report(accelerator, evaluate_model(accelerator, model, scored, args), args, epoch + 1)
     round_weights(accelerator.unwrap_model(model))
+    save_model(accelerator, model, processor, args, stages)  # already here: a stream may yet break off
     results = evaluate_model(accelerator, model, scored, args)
     report(accelerator, results, args, args.epochs)
     stages[-1] = dataclasses.replace(stages[-1], results=results)
     save_model(accelerator, model, processor, args, stages)
+    if accelerator.is_main_process:
+        tqdm.write(f"{args.output_dir} holds the model of the last epoch")
     accelerator.end_training()
 
 

@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.preview:
         check_preview_path(options.preview)
     if options.push_to_hub:
-        check_hub_access(options.push_to_hub)
+        check_hub_access(options.push_to_hub, private=not options.public)
     if options.download:
         _download(benchmark, data_dir)
     faults = _look(benchmark, data_dir, options) if options.preview or options.check else False
@@ -170,13 +170,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--push_to_hub",
         metavar="ORG/NAME",
-        help="then upload OUT as this data set, private if it is new; sign in first (hf auth login)",
+        help="then upload OUT as this data set, private if it is new, in place of the faces that it holds if not; one "
+        "that is public is refused unless --public is given. Sign in first (hf auth login)",
     )
     parser.add_argument(
         "--public",
         action="store_true",
-        help="let everybody see a new data set on the Hub. The benchmarks' photos are licensed for non-commercial "
-        "research: keep them private",
+        help="let everybody see a new data set on the Hub, or write to one that is public. The benchmarks' photos are "
+        "licensed for non-commercial research: keep them private",
     )
     return parser
 

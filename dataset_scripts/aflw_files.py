@@ -18,6 +18,7 @@ from .mat_files import MatFile
 TRAIN_FACES = 20_000
 _POINTS_19 = 19
 _POINTS_21 = 21
+_BOX_TOLERANCE = 1.5  # pixels
 _EARS = (13, 17)  # feature_id of LeftEar and RightEar, which the 19 points lack
 _FOLDERS = ("", "data/", "aflw/data/", "aflw/")  # the official archives unpack to aflw/data/
 _PHOTO_FOLDERS = tuple(f"{folder}flickr" for folder in ("data/", "", "aflw/data/", "aflw/")) + ("",)
@@ -49,7 +50,10 @@ def list_aflw(root: Path) -> dict[str, list]:
     """
     mat, database = _find(root, "AFLWinfo_release.mat"), _find(root, "aflw.sqlite")
     if mat:
-        return {split: [AflwMat(root, mat, split, database)] for split in ("train", "test")}
+        with MatFile(mat) as lists:
+            count = lists.read_array("ra", None, None).size
+        splits = ("train", "test") if count > TRAIN_FACES else ("train",)  # a sample may have no test faces
+        return {split: [AflwMat(root, mat, split, database)] for split in splits}
     return {"database": [AflwDatabase(root, database, ears=False)] if database else []}
 
 
@@ -98,8 +102,8 @@ def read_aflw_mat(source: AflwMat) -> Iterator[Face]:
     """The faces of a split in the order of `ra`. All 19 points are annotated, hidden ones too.
 
     `roll`, `pitch` and `yaw`, in degrees, are those of the one face of the database in the same photo with a box of
-    the same size; NaN where there is none or more than one, or no database. Coordinates are taken as they stand, as
-    0-based, which is how all published code reads them.
+    nearly the same size; NaN where there is none or more than one, or no database. Coordinates are taken as they
+    stand, as 0-based, which is how all published code reads them.
 
     Raises:
         ValueError: naming the file, and the row, counted from 1, where one is to blame.
@@ -129,7 +133,7 @@ def read_aflw_mat(source: AflwMat) -> Iterator[Face]:
             box=np.array([left, top, right, bottom]),
             occluded=visible[row] == 0,
             columns={"frontal": bool(visible[row].all())}
-            | _angles(poses.get(_pose_key(name, right - left, bottom - top), [])),
+            | _angles(_poses_of(poses.get(_image_id(name), []), [right - left, bottom - top])),
         )
 
 
@@ -155,8 +159,11 @@ def _angles(poses: list[np.ndarray]) -> dict[str, float]:
     return dict(zip(("roll", "pitch", "yaw"), np.degrees(angles).tolist(), strict=True))
 
 
-def _pose_key(name: str, width: float, height: float) -> tuple[str, float, float]:
-    return _image_id(name), round(float(width), 3), round(float(height), 3)
+def _poses_of(known: list[tuple[list[float], np.ndarray]], size: list[float]) -> list[np.ndarray]:
+    """Those of the faces of a photo whose box is nearest to this width and height, of a pixel's rounding away."""
+    differences = [np.abs(np.subtract(box_size, size)).max() for box_size, _ in known]
+    nearest = min([*differences, _BOX_TOLERANCE])
+    return [angles for (_, angles), difference in zip(known, differences) if difference <= nearest + 1e-3]
 
 
 # aflw.sqlite -----------------------------------------------------------------------------------------------------
@@ -237,14 +244,14 @@ def _can_be_cropped(landmarks: np.ndarray, box: np.ndarray | None, photo: Path) 
     return bool((np.ptp(points, axis=0) > 0).all()) and photo.is_file()
 
 
-def _read_poses(path: Path) -> dict[tuple[str, float, float], list[np.ndarray]]:
+def _read_poses(path: Path) -> dict[str, list[tuple[list[float], np.ndarray]]]:
     """Roll, pitch and yaw in radians of the faces of a photo with a box of a width and height."""
-    poses: dict[tuple[str, float, float], list[np.ndarray]] = {}
+    poses: dict[str, list[tuple[list[float], np.ndarray]]] = {}
     with _connect(path) as database:
         for face_id, name, width, height, *angles in database.execute(_POSES):
             where = f"{path} face_id {face_id}"
-            width, height = _numbers((width, height), "FaceRect", where)
-            poses.setdefault(_pose_key(str(name), width, height), []).append(_numbers(angles, "FacePose", where))
+            size = _numbers([width, height], "FaceRect", where).tolist()
+            poses.setdefault(_image_id(str(name)), []).append((size, _numbers(angles, "FacePose", where)))
     return poses
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from modeling_mtld.geometry_mtld import crop_matrix, pixels_to_fractions, transform_points, warp_image
+from modeling_mtld.image_processing_mtld import MARGIN_LIMITS
 
 from .benchmarks import Benchmark
 
@@ -103,7 +104,7 @@ class Augmentation:
 
     def _occlude(self, crop: np.ndarray, rng: np.random.Generator):
         size = len(crop)
-        height, width = (rng.uniform(0.1, self.occlusion_size, 2) * size).astype(int)
+        height, width = (rng.uniform(min(0.1, self.occlusion_size), self.occlusion_size, 2) * size).astype(int)
         top, left = (rng.random(2) * (size - height, size - width)).astype(int)
         noise = rng.random() < 0.5
         patch = rng.integers(0, 256, (height, width, 3) if noise else (1, 1, 3), dtype=np.uint8)
@@ -213,17 +214,18 @@ class FaceStream(torch.utils.data.IterableDataset):
 
 
 def box_margins(faces: datasets.Dataset | datasets.IterableDataset, benchmark: Benchmark) -> list[float]:
-    """How much wider the boxes of the crops are than the landmark boxes (of a stream: of its first faces): means of
-    left, top, right and below, as shares of the longer side of the landmark box; for `MTLDImageProcessor`."""
-    total, count = np.zeros(4), 0
+    """How much wider the boxes of the crops are than the landmark boxes (of a stream: of its first faces).
+
+    Medians of left, top, right and below, as shares of the longer side of the landmark box, for `MTLDImageProcessor`.
+    """
+    if benchmark.crop_box == "landmark_box":
+        return [0.0] * 4
+    shares = []
     for face in _boxes_and_points(faces):
-        tight, box = (
-            np.asarray(values, dtype=np.float64) for values in (face["landmark_box"], benchmark.box_to_crop(face))
-        )
-        side = max(tight[2] - tight[0], tight[3] - tight[1])
-        if side > 0:
-            total, count = total + (box - tight) * [-1, -1, 1, 1] / side, count + 1
-    return (total / max(count, 1)).round(4).tolist()
+        tight = np.asarray(face["landmark_box"], dtype=np.float64)
+        side = max(*(tight[2:] - tight[:2]), 1.0)  # of a single landmark the box has none
+        shares.append((benchmark.box_to_crop(face) - tight) * [-1, -1, 1, 1] / side)
+    return np.clip(np.median(shares, axis=0), *MARGIN_LIMITS).round(4).tolist()
 
 
 def _boxes_and_points(faces):

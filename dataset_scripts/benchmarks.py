@@ -41,7 +41,7 @@ def box_diagonal(landmarks, boxes: np.ndarray) -> np.ndarray:
     return np.hypot(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
 
 
-_BOX_NORMALIZERS = {"box": box_side, "diagonal": box_diagonal}
+BOX_NORMALIZERS = {"box": box_side, "diagonal": box_diagonal}
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Benchmark:
         points = np.asarray(landmarks, dtype=np.float64)
         if points.ndim != 3 or points.shape[1:] != (self.num_landmarks, 2):
             raise ValueError(f"landmarks must be (N, {self.num_landmarks}, 2) for {self.name}, but got {points.shape}")
-        if kind in _BOX_NORMALIZERS:
+        if kind in BOX_NORMALIZERS:
             boxes = np.full(0, np.nan) if boxes is None else np.asarray(boxes, dtype=np.float64)
             if boxes.shape != (len(points), 4):
                 raise ValueError(f"boxes must be ({len(points)}, 4) for the normaliser {kind}, but got {boxes.shape}")
@@ -221,7 +221,7 @@ _IBUG_68_FLIP_PAIRS = _mirrored(
 _IBUG_68_NORMALIZERS = {
     "inter-ocular": Distance((36,), (45,)),
     "inter-pupil": Distance(tuple(range(36, 42)), tuple(range(42, 48))),
-    **_BOX_NORMALIZERS,
+    **BOX_NORMALIZERS,
 }
 
 _WFLW_98_PARTS = {
@@ -367,7 +367,7 @@ _WFLW = Benchmark(
     normalizer_kinds={
         "inter-ocular": Distance((60,), (72,)),
         "inter-pupil": Distance((96,), (97,)),
-        **_BOX_NORMALIZERS,
+        **BOX_NORMALIZERS,
     },
     crop_box="landmark_box",
     failure_threshold=0.1,
@@ -426,7 +426,7 @@ _COFW = Benchmark(
     normalizer_kinds={
         "inter-ocular": Distance((8,), (9,)),
         "inter-pupil": Distance((16,), (17,)),
-        **_BOX_NORMALIZERS,
+        **BOX_NORMALIZERS,
     },
     crop_box="landmark_box",
     failure_threshold=0.1,
@@ -529,7 +529,7 @@ _AFLW = Benchmark(
     landmark_names=_names(_AFLW_19_PARTS),
     flip_pairs=_AFLW_19_FLIP_PAIRS,
     parts=_AFLW_19_PARTS,
-    normalizer_kinds=dict(_BOX_NORMALIZERS),
+    normalizer_kinds=dict(BOX_NORMALIZERS),
     crop_box="box",
     failure_threshold=0.07,
     splits={"train": 20000, "test": 4386},
@@ -577,10 +577,10 @@ _AFLW21 = Benchmark(
     landmark_names=_names(_AFLW_21_PARTS),
     flip_pairs=_AFLW_21_FLIP_PAIRS,
     parts=_AFLW_21_PARTS,
-    normalizer_kinds=dict(_BOX_NORMALIZERS),
+    normalizer_kinds=dict(BOX_NORMALIZERS),
     crop_box="box",
     failure_threshold=0.07,
-    splits={"database": 24386},
+    splits={},
     test_split="test",
     columns=_AFLW_COLUMNS,
     licence=_AFLW_LICENCE,
@@ -595,7 +595,7 @@ _AFLW21 = Benchmark(
         "normalizer_kinds": "as AFLW with 19 points",
         "crop_box": "as AFLW with 19 points",
         "failure_threshold": "as AFLW with 19 points",
-        "splits": "no official ones; the number of faces is that of AFLWinfo_release.mat",
+        "splits": "no official ones",
         "columns": "FacePose of aflw.sqlite, in radians there",
         "licence": "the homepage",
     },

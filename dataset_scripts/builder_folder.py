@@ -13,6 +13,8 @@ class FacesInFolder(FaceBuilder):
     rows and `FaceBuilder` for columns and errors.
     """
 
+    UPRIGHT = True  # as people see their photos, and as `load_dataset("imagefolder")` has them
+
     @classmethod
     def list_sources(cls, root):
         return list_metadata(root)

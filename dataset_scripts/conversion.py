@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from .benchmarks import BENCHMARKS
 from .dataset_card import OWN_YAML, dataset_card
-from .loading import hub_reason, open_faces, prepare, split_sizes, warn_of_sizes
+from .hub_data import hub_reason
+from .loading import open_faces, prepare, split_sizes, warn_of_sizes
 from .own_data import benchmark_yaml, find_benchmark
 
 _FACES_IN_SHARD = 1000  # about 400 MB of official photos
@@ -48,7 +49,7 @@ def convert(
         info = datasets.DatasetInfo(features=builder.info.features, splits=datasets.SplitDict())
         for split in sizes:
             info.splits.add(_write_split(builder.as_dataset(split=split), split, unfinished / "data"))
-        info.dataset_size = info.splits.total_num_bytes
+        info.dataset_size = sum(split.num_bytes for split in info.splits.values())
         info.download_size = sum(shard.stat().st_size for shard in (unfinished / "data").iterdir())
         if benchmark.name not in BENCHMARKS:
             (unfinished / OWN_YAML).write_text(benchmark_yaml(benchmark), encoding="utf-8")
@@ -65,7 +66,12 @@ def check_output_dir(output_dir: Path) -> None:
 def check_hub_access(repo_id: str, private: bool = True) -> None:
     """Raises ValueError if `push_to_hub(..., repo_id, private)` cannot work, as far as is seen beforehand: `repo_id`
     is no name of a repository, no valid token is at hand, or the data set is there and public without leave."""
-    huggingface_hub.utils.validate_repo_id(repo_id)
+    try:
+        huggingface_hub.utils.validate_repo_id(repo_id)
+    except ValueError as error:
+        raise ValueError(f"push_to_hub must be ORG/NAME, but got {repo_id!r}: {error}") from error
+    if "/" not in repo_id:
+        raise ValueError(f"push_to_hub must be ORG/NAME, but got {repo_id!r}")
     with _as_value_error(f"push_to_hub must name a data set that you may write, but signing in for {repo_id} failed"):
         huggingface_hub.HfApi().whoami()
         public = _is_public(repo_id)

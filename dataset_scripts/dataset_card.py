@@ -96,8 +96,8 @@ def _notes(benchmark: Benchmark, sizes: Mapping[str, int]) -> list[str]:
     incomplete = "**Not the complete benchmark**: say so wherever a score is quoted. " if differing else ""
     own = (
         f"`{OWN_YAML}` describes the landmarks: this folder is the data set `--dataset {OWN_YAML}` of the project "
-        "that made it. If this is on the Hub, `hf download ORG/NAME landmarks.yaml --repo-type dataset --local-dir .` "
-        f"fetches it, and `--data_dir ORG/NAME` reads the faces."
+        f"that made it. From the Hub, `hf download ORG/NAME {OWN_YAML} --repo-type dataset --local-dir .` fetches it, "
+        "and `--data_dir ORG/NAME` reads the faces."
     )
     return [
         f"{incomplete}Errors are divided by the normaliser {benchmark.default_normalizer}. "

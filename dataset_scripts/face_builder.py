@@ -44,6 +44,7 @@ class FaceBuilder(datasets.GeneratorBasedBuilder):
     VERSION = datasets.Version("2.0.0")
     BUILDER_CONFIG_CLASS = FaceConfig
     BENCHMARK: Benchmark
+    UPRIGHT = False  # whether landmarks refer to the photo as turned by its EXIF orientation, or as stored
 
     def __init__(self, *, data_dir: str, benchmark: Benchmark | None = None, **kwargs):
         self.benchmark = benchmark or self.BENCHMARK
@@ -105,23 +106,27 @@ class FaceBuilder(datasets.GeneratorBasedBuilder):
         faces = (face for source in sources for face in self.read_faces(source))
         for number, face in enumerate(faces):
             try:
-                yield number, _example(face, self.benchmark)
+                yield number, _example(face, self.benchmark, self.UPRIGHT)
             except ValueError as error:
                 raise ValueError(f"{face.where}: {error}") from error
 
 
-def _example(face: Face, benchmark: Benchmark) -> dict:
+def _example(face: Face, benchmark: Benchmark, upright: bool) -> dict:
     """The row of a face. Raises ValueError where it cannot be used."""
     if face.landmarks.shape != (benchmark.num_landmarks, 2):
         raise ValueError(f"landmarks must be ({benchmark.num_landmarks}, 2), but got {face.landmarks.shape}")
     if np.isinf(face.landmarks).any():
         raise ValueError(f"landmarks must not be infinite, but got {face.landmarks[np.isinf(face.landmarks)][0]}")
-    box = np.full(4, np.nan) if face.box is None else check_box(face.box, "the annotated box")
+    box = np.full(4, np.nan) if face.box is None else np.asarray(face.box, dtype=np.float64)
+    if np.isinf(box).any() or (face.box is not None and np.isnan(box).any()):
+        raise ValueError(f"the annotated box must be finite, but got {box.tolist()}")
     around = box_in_whole_pixels(face.landmarks)
-    if face.box is None or benchmark.crop_box == "landmark_box":
+    if face.box is None or benchmark.crop_box == "landmark_box":  # the other box may be wrong: --check tells
         check_box(around, "the box of the landmarks")
+    else:
+        check_box(box, "the annotated box")
     example = {
-        "image": check_photo(face.photo),
+        "image": check_photo(face.photo, upright),
         "landmarks": face.landmarks.astype(np.float32),
         "landmark_box": around.astype(np.float32),
         "box": box.astype(np.float32),

@@ -69,11 +69,11 @@ def find_file(root: Path, *names: str) -> Path | None:
     return next((root / name for name in names if (root / name).is_file()), None)
 
 
-def check_photo(photo: Path | np.ndarray) -> str | dict:
+def check_photo(photo: Path | np.ndarray, upright: bool = False) -> str | dict:
     """Decodes the whole photo and returns what `datasets.Image` should hold of it: the path, as a rule.
 
-    Landmarks refer to the pixels as stored. `datasets.Image` turns a photo by its EXIF orientation, so a photo that
-    has one is returned as PNG bytes without it, and so are pixels, (H, W, 3) or (H, W) uint8.
+    `datasets.Image` turns a photo by its EXIF orientation. Where landmarks refer to the pixels as stored, not
+    `upright`, a photo that has one is returned as PNG bytes without it, and so are pixels, (H, W, 3) or (H, W) uint8.
 
     Raises:
         ValueError: naming the file, if it is missing, cannot be decoded to the end or has more than 8 bits a channel
@@ -86,7 +86,7 @@ def check_photo(photo: Path | np.ndarray) -> str | dict:
             image.load()
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
-            if image.getexif().get(Image.ExifTags.Base.Orientation, 1) == 1:
+            if upright or image.getexif().get(Image.ExifTags.Base.Orientation, 1) == 1:
                 return str(photo)
             return _as_png(image.convert("RGB"))
     except FileNotFoundError:

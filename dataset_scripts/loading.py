@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import datasets
-import huggingface_hub
 import numpy as np
 
 from .benchmarks import Benchmark
@@ -18,6 +17,7 @@ from .builder_wflw import FacesWFLW
 from .download import how_to_get
 from .face_builder import FaceBuilder, box_in_whole_pixels, face_features
 from .face_files import PHOTO_SUFFIXES, resolve_folder
+from .hub_data import names_a_hub_data_set, open_from_hub, out_of_reach, stream_splits
 from .own_data import default_data_dir, find_benchmark
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def load_faces(
 
     Raises:
         ValueError: on an unknown data set or split, a missing or empty folder, one of another layout, or a file in it
-            that cannot be read; the message names what is at fault.
+            that cannot be read or downloaded, of a stream while it is used; the message names what is at fault.
     """
     benchmark = find_benchmark(dataset)
     data_dir = default_data_dir(dataset) if data_dir is None else data_dir
@@ -72,12 +72,11 @@ def load_faces(
     if streaming:
         if "[" in expression:
             raise ValueError(f"split must be without [...] when streaming, but got {split!r}")
-        parts = [builder.as_streaming_dataset(split=name) for name in wanted]
+        parts = stream_splits(builder, wanted)
         faces = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     else:
-        prepare(builder, data_dir)
-        warn_of_sizes(benchmark, {name: split_sizes(builder)[name] for name in wanted})
-        faces = builder.as_dataset(split=expression)
+        faces = prepare(builder, data_dir).as_dataset(split=expression)
+    warn_of_sizes(benchmark, {name: size for name, size in split_sizes(builder).items() if name in wanted})
     faces = _complete(faces, benchmark, data_dir)
     if subset and subset.column:
         faces = select_rows(faces, subset.column, {subset.value})
@@ -91,8 +90,8 @@ def open_faces(
     if data_dir is None:
         raise ValueError(f"data_dir must be the folder of {benchmark.title}, but got None. {how_to_get(benchmark)}")
     cache_dir = None if cache_dir is None else str(cache_dir)
-    if _names_a_hub_data_set(data_dir):
-        return _open_from_hub(str(data_dir), cache_dir)
+    if names_a_hub_data_set(data_dir):
+        return open_from_hub(str(data_dir), cache_dir)
     try:
         folder = resolve_folder(data_dir)
     except ValueError as error:
@@ -112,17 +111,27 @@ def prepare(builder: datasets.DatasetBuilder, data_dir: str | Path) -> datasets.
         raise ValueError(
             f"data_dir must hold files that can be read, but got {error.__cause__} in {data_dir}"
         ) from error
+    except datasets.exceptions.SplitsVerificationError as error:
+        raise ValueError(
+            f"data_dir must hold the faces that its card announces, but got {data_dir}: {error}"
+        ) from error
+    except Exception as error:
+        if builder.repo_id is None or isinstance(error, ValueError):
+            raise
+        raise out_of_reach(builder.repo_id, error) from error
     return builder
 
 
 def split_names(builder: datasets.DatasetBuilder) -> list[str]:
     """The splits that a builder has, prepared or not."""
-    return builder.split_names if isinstance(builder, FaceBuilder) else list(builder.config.data_files)
+    if isinstance(builder, FaceBuilder):
+        return builder.split_names
+    return list(builder.config.data_files or builder.info.splits)  # the latter of what is in the cache, when offline
 
 
 def split_sizes(builder: datasets.DatasetBuilder) -> dict[str, int]:
-    """Number of faces of each split of a prepared builder."""
-    return {name: info.num_examples for name, info in builder.info.splits.items()}
+    """Number of faces of each split, where it is known: of a prepared builder, or from a card on the Hub."""
+    return {name: info.num_examples for name, info in (builder.info.splits or {}).items()}
 
 
 def warn_of_sizes(benchmark: Benchmark, sizes: Mapping[str, int]) -> None:
@@ -204,26 +213,6 @@ def _check_features(benchmark: Benchmark, found: datasets.Features, data_dir: st
 def _count(landmarks) -> int:
     """Number of points of a column: of an array, or of lists of a fixed length."""
     return landmarks.shape[0] if isinstance(landmarks, datasets.Array2D) else getattr(landmarks, "length", -1)
-
-
-def _names_a_hub_data_set(data_dir: str | Path) -> bool:
-    return (
-        isinstance(data_dir, str)
-        and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", data_dir) is not None
-        and not Path(data_dir).exists()
-    )
-
-
-def _open_from_hub(repo_id: str, cache_dir: str | None) -> datasets.DatasetBuilder:
-    try:
-        if not huggingface_hub.constants.HF_HUB_OFFLINE:
-            huggingface_hub.HfApi().dataset_info(repo_id)  # fails at once, where `datasets` tries for half a minute
-        return datasets.load_dataset_builder(repo_id, cache_dir=cache_dir)
-    except Exception as error:  # datasets, the Hub's client and its HTTP library each raise their own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"data_dir must be an existing folder or a data set on the Hub, but got {repo_id}: {reason}"
-        ) from error
 
 
 def _list_shards(folder: Path) -> dict[str, list[str]]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from .benchmarks import BENCHMARKS, Benchmark, Distance, Part, box_diagonal, box_side
+from modeling_mtld.drawing_mtld import contours
+
+from .benchmarks import BENCHMARKS, BOX_NORMALIZERS, Benchmark, Distance, Part
 from .metadata import METADATA, near
 
 _KEYS = (
@@ -15,7 +17,6 @@ _KEYS = (
     *("parts", "occluded", "licence", "homepage", "citation"),
 )
 _REQUIRED = ("landmarks", "flip_pairs", "normalizer")
-_BOX_KINDS = {"box": box_side, "diagonal": box_diagonal}
 _CROPS = ("landmark_box", "box")
 
 
@@ -60,9 +61,9 @@ def read_benchmark(path: str | Path) -> Benchmark:
         crop: what crops are made from, `landmark_box` (the default) or `box`, that of metadata.jsonl.
         failure_threshold: error, as a fraction, above which a face counts as failed; by default 0.1.
         parts: contours by name: the landmarks to join, or `{landmarks: [...], closed: true}` if the last joins the
-            first.
+            first; by default landmarks that a number tells apart (mouth_0, mouth_1).
         occluded: whether metadata.jsonl says which landmarks are occluded; by default false.
-        name, title: as in files and as in tables; by default the file's stem.
+        name, title: as in files and as in tables; by default the file's stem, or if that is landmarks, its folder.
         licence, homepage, citation: for cards; by default none ("").
 
     The data have no official number of faces (`splits` is empty) and are scored on the split test.
@@ -145,12 +146,12 @@ def _benchmark(values: Mapping, path: Path) -> Benchmark:
         hint = ", [] for no pairs" if "flip_pairs" in missing else ""
         raise ValueError(f"{' and '.join(missing)} must be given{hint}, but got {', '.join(values) or 'nothing'}")
     names = _landmark_names(values["landmarks"])
-    name = _name(values, path.stem)
+    name = _name(values, _default_name(path))
     facts = {
         "landmark_names": names,
         "flip_pairs": _flip_pairs(values["flip_pairs"], names),
         "normalizer_kinds": _normalizers(values["normalizer"], names),
-        "parts": _parts(values.get("parts"), names),
+        "parts": _numbered_parts(names) if values.get("parts") is None else _parts(values["parts"], names),
         "crop_box": _crop(values.get("crop")),
         "failure_threshold": _threshold(values.get("failure_threshold")),
         "occlusion": _truth("occluded", values.get("occluded")),
@@ -167,6 +168,11 @@ def _benchmark(values: Mapping, path: Path) -> Benchmark:
         sources=dict.fromkeys(facts, path.name),
         **facts,
     )
+
+
+def _default_name(path: Path) -> str:
+    folder = re.sub(r"[^A-Za-z0-9_-]+", "_", path.resolve().parent.name)
+    return folder if path.stem == "landmarks" and folder and folder not in BENCHMARKS else path.stem
 
 
 def _name(values: Mapping, stem: str) -> str:
@@ -229,8 +235,8 @@ def _flip_pairs(value: object, names: Sequence[str]) -> tuple[tuple[int, int], .
 
 def _normalizers(value: object, names: Sequence[str]) -> dict[str, Callable]:
     """By name, the default first, and always "box" and "diagonal"."""
-    if isinstance(value, str) and value in _BOX_KINDS:
-        kinds = {value: _BOX_KINDS[value]}
+    if isinstance(value, str) and value in BOX_NORMALIZERS:
+        kinds = {value: BOX_NORMALIZERS[value]}
     elif isinstance(value, dict) and value:
         kinds = {name: _named_normalizer(name, kind, names) for name, kind in value.items()}
     else:
@@ -238,16 +244,16 @@ def _normalizers(value: object, names: Sequence[str]) -> dict[str, Callable]:
         simple = len(distance.first) == len(distance.second) == 1
         name = f"{names[distance.first[0]]}-{names[distance.second[0]]}" if simple else "between-means"
         kinds = {re.sub(r"[^\w-]+", "_", name): distance}
-    return kinds | {name: kind for name, kind in _BOX_KINDS.items() if name not in kinds}
+    return kinds | {name: kind for name, kind in BOX_NORMALIZERS.items() if name not in kinds}
 
 
 def _named_normalizer(name: object, value: object, names: Sequence[str]) -> Callable:
     if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
         raise ValueError(f"normalizer must have names of letters, digits, - and _, but got {name!r}")
-    if name in _BOX_KINDS or (isinstance(value, str) and value in _BOX_KINDS):
+    if name in BOX_NORMALIZERS or (isinstance(value, str) and value in BOX_NORMALIZERS):
         if name != value:
             raise ValueError(f"normalizer must be written `box: box` or `diagonal: diagonal`, but got {name}: {value}")
-        return _BOX_KINDS[name]
+        return BOX_NORMALIZERS[name]
     return _distance(f"normalizer {name}", value, names)
 
 
@@ -261,6 +267,15 @@ def _distance(key: str, value: object, names: Sequence[str]) -> Distance:
     if set(first) == set(second):
         raise ValueError(f"{key} must be a distance between different landmarks, but got {value}")
     return Distance(first, second)
+
+
+def _numbered_parts(names: Sequence[str]) -> dict[str, Part]:
+    """mouth_0, mouth_1, … are joined, as on the pictures of `make detect`."""
+    parts: dict[str, Part] = {}
+    for run, closed in contours(list(names)):
+        name = names[run[0]].rstrip("0123456789").rstrip("_")
+        parts[names[run[0]] if name in parts else name] = Part(tuple(run), closed)
+    return parts
 
 
 def _parts(value: object, names: Sequence[str]) -> dict[str, Part]:

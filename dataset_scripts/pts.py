@@ -1,5 +1,6 @@
 """Reading of `.pts` files, the format of 300W's annotations."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ def read_pts(path: str | Path, num_landmarks: int) -> np.ndarray:
     points = [_read_row(path, number, line) for number, line in enumerate(lines, start=1) if _is_row(line)]
     if len(points) != num_landmarks:
         raise ValueError(f"{path} must hold {num_landmarks} landmarks, but got {len(points)}")
+    announced = re.search(r"^\s*n_points[^\d\n]*(\d+)", "\n".join(lines), re.IGNORECASE | re.MULTILINE)
+    if announced and int(announced[1]) != len(points):
+        raise ValueError(f"{path} must hold what it announces, {announced[1]} landmarks, but got {len(points)}")
     return np.array(points, dtype=np.float64) - 1
 
 

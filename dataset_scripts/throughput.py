@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from modeling_mtld.geometry_mtld import BOX_ENLARGEMENT
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 
 from .augmentation import Augmentation, FaceCrops
@@ -55,7 +56,7 @@ class PlainCrops(Dataset):
     def __getitem__(self, index: int) -> torch.Tensor:
         image = Image.open(self.photos[index]).convert("RGB")
         box = self.boxes[index]
-        side = 1.25 * max(box[2] - box[0], box[3] - box[1]) * np.random.uniform(0.8, 1.2)
+        side = BOX_ENLARGEMENT * max(box[2] - box[0], box[3] - box[1]) * np.random.uniform(0.8, 1.2)
         center = [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]
         x0, y0 = (round(value - side / 2) for value in center)
         return self.transform(image.crop((x0, y0, x0 + round(side), y0 + round(side))))

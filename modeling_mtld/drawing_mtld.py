@@ -50,7 +50,7 @@ def _draw_face(picture: np.ndarray, face: dict, scale: int):
     thickness = max(1, round(side / 250))
     cv2.rectangle(picture, low.tolist(), high.tolist(), FRAME, thickness, cv2.LINE_AA, FRACTION_BITS)
     points = _to_fixed_point(np.array([[mark["x"], mark["y"]] for mark in face["landmarks"]]), scale)
-    for indices, closed in _contours([mark["label"] for mark in face["landmarks"]]):
+    for indices, closed in contours([mark["label"] for mark in face["landmarks"]]):
         cv2.polylines(picture, [points[indices]], closed, LINE, thickness, cv2.LINE_AA, FRACTION_BITS)
     radius = round(max(1.2, side / 110) * 2**FRACTION_BITS)
     for x, y in points.tolist():
@@ -61,7 +61,7 @@ def _to_fixed_point(points: np.ndarray, scale: int) -> np.ndarray:
     return np.rint(((points + 0.5) * scale - 0.5) * 2**FRACTION_BITS).astype(np.int32)
 
 
-def _contours(labels: list[str]) -> list[tuple[list[int], bool]]:
+def contours(labels: list[str]) -> list[tuple[list[int], bool]]:
     """Indices of the landmarks of each part, and whether it is closed; none where labels are bare numbers."""
     stems = [re.sub(r"_?\d+$", "", label) for label in labels]
     runs = [(stem, list(run)) for stem, run in itertools.groupby(range(len(stems)), key=stems.__getitem__)]

@@ -9,17 +9,22 @@ model, "datasets/me/300w" a data set.
 import base64
 import hashlib
 import json
+import os
 import re
 import secrets
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, ModelCard
 
+ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "stub"
 USER = "me"
 LARGE = (".safetensors", ".bin", ".pt", ".pth", ".parquet")  # kept by LFS, as the Hub's .gitattributes has it
@@ -62,7 +67,7 @@ class Hub(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.storage = f"http://localhost:{self.server_port}"  # another host, as the real one's; it gets no token
         self.repositories, self.large, self.requests = {}, {}, []
-        self.broken = None  # a pattern: requests that it matches are answered by hanging up
+        self.broken = ""  # a pattern: requests that it matches are answered by hanging up
 
     def files(self, repository: str, revision: str = "main") -> dict[str, bytes]:
         """The files of a revision by name."""
@@ -83,6 +88,22 @@ def running_hub():
         hub.shutdown()
         hub.server_close()
         thread.join()
+
+
+def run_with_hub(hub: Hub, folder: Path, home: str, code: str, *options: str, **environment: str) -> str:
+    """Runs Python in `folder` with `hub` for the Hub and a cache of its own; returns what it prints.
+
+    `environment` replaces or adds to what the process gets, "" removes.
+    """
+    given = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    given |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(folder / home), "HOME": str(folder)}
+    given |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    given |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment
+    given = {name: value for name, value in given.items() if value}
+    command = [sys.executable, *options, "-c", code]
+    result = subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result.stdout
 
 
 def metadata_errors(content: str, kind: str = "model") -> tuple[list[str], list[str]]:
@@ -134,7 +155,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(f"{self.command} {self.path}")
         self.query = parse_qs(urlsplit(self.path).query)
         body = self._read()
-        if self.server.broken and re.search(self.server.broken, self.requestline):
+        if self.path != "/stub/broken" and self.server.broken and re.search(self.server.broken, self.requestline):
             self.close_connection = True
             return None
         try:
@@ -195,6 +216,11 @@ class Handler(BaseHTTPRequestHandler):
         if found is None or found.private and not known:  # which of both, only who is known learns
             raise Refusal(404 if known else 401, "Repository not found", "RepoNotFound")
         return found
+
+    def hang_up(self, body):
+        """Of the stub alone: `broken`, for a process that the Hub is to fail at a certain step."""
+        self.server.broken = body.decode()
+        self._send(b"")
 
     # What the API answers
 
@@ -347,6 +373,7 @@ _NAME = r"(?P<name>[^/]+/[^/]+)"
 _REPOSITORY = rf"/api/(?P<kind>models|datasets)/{_NAME}"
 _ADDRESS = r"/(?P<name>(?:datasets/)?[^/]+/[^/]+)"
 ROUTES = (
+    ("PUT", r"/stub/broken", "hang_up"),
     ("GET", r"/api/whoami-v2", "whoami"),
     ("POST", r"/api/repos/create", "create"),
     ("POST", r"/api/validate-yaml", "validate"),

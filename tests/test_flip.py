@@ -152,11 +152,11 @@ def test_processor_takes_the_result(model):
 
 def test_evaluation(model, capsys):
     benchmark, accelerator = BENCHMARKS["300w"], Accelerator(cpu=True)
-    batch = {"pixel_values": torch.randn(2, 3, SIZE, SIZE), "labels": torch.rand(2, 68, 2)}
+    batch = {"pixel_values": torch.randn(2, 3, SIZE, SIZE), "labels": torch.rand(2, 68, 2), "boxes": torch.rand(2, 4)}
     loader = accelerator.prepare(torch.utils.data.DataLoader([{k: v[i] for k, v in batch.items()} for i in range(2)]))
     results = {}
     for flip in (False, True):
-        args = argparse.Namespace(dataset="300w", normalizer=None, flip=flip)
+        args = argparse.Namespace(benchmark=benchmark, normalizer=None, flip=flip)
         results[flip] = train_accelerate.evaluate_model(accelerator, model, {"some": loader}, args)
         train_accelerate.print_results(accelerator, results[flip], args)
     with torch.no_grad():

@@ -2,21 +2,16 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from hub_stub import TOKEN, metadata_errors, running_hub
+from hub_stub import metadata_errors, run_with_hub, running_hub
 from huggingface_hub import ModelCard
 from test_model_card import STAGE
 
 from modeling_mtld import publishing_mtld
 from modeling_mtld.model_card_mtld import Stage, is_generated
 from modeling_mtld.publishing_mtld import AUTO_MAP, CODE_FILES
-
-ROOT = Path(__file__).resolve().parents[1]
 
 START = """
 import json, sys, torch, numpy as np
@@ -135,17 +130,6 @@ for source in ("me/tiny-again", "me/pipeline-again", "me/private"):
     check(source)
 check("me/by-trainer", equal=False)
 """
-
-
-def run_with_hub(hub, folder: Path, home: str, code: str, *options: str):
-    """Runs Python with `hub` for the Hub and an empty cache of its own."""
-    environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-    environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(folder / home), "HOME": str(folder)}
-    environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *options, "-c", code]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-4000:]
 
 
 @pytest.fixture(scope="module")

@@ -606,7 +606,7 @@ def test_loads_as_remote_code_in_a_fresh_process(tmp_path, pixels):
 
 @pytest.mark.parametrize("margins", [[0, 0, 0], [0, 0, 0, float("nan")], [0, 0, 0, -0.5], 0.1, None, "0000x"])
 def test_margins_of_boxes_are_four_shares(margins):
-    with pytest.raises(ValueError, match="box_margins must be four numbers above -0.4 and below 10, but got"):
+    with pytest.raises(ValueError, match="box_margins must be four numbers from -0.4 to 100.0, but got"):
         MTLDImageProcessor(box_margins=margins)
 
 

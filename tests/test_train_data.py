@@ -27,6 +27,7 @@ def fresh(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.1)  # 5 seconds after a stream of Parquet
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -96,7 +97,7 @@ def one_line(capsys, words) -> str:
 
 def test_own_points_train_evaluate_and_find_themselves_with_no_code(dolls, tmp_path, capsys):
     printed = train(dolls / "landmarks.yaml", tmp_path / "model", capsys)
-    score = re.search(r"landmarks test \(3 faces, box\): NME \d+\.\d{3}%", printed)
+    score = re.search(r"dolls test \(3 faces, box\): NME \d+\.\d{3}%", printed)
     assert score
     weights = load_file(tmp_path / "model" / "model.safetensors")
     assert all(torch.isfinite(value).all() for value in weights.values() if value.is_floating_point())
@@ -152,7 +153,16 @@ def test_a_normaliser_of_unannotated_points_is_one_line(dolls, tmp_path, capsys)
     facts = yaml.safe_load((dolls / "landmarks.yaml").read_text()) | {"normalizer": ["nose_tip", "mouth_1"]}
     (dolls / "landmarks.yaml").write_text(yaml.safe_dump(facts))
     line = one_line(capsys, arguments(dolls / "landmarks.yaml", tmp_path / "model"))
+    assert not (tmp_path / "model").exists()  # before the training, not after it
     assert "--normalizer" in line and "not in 2 of 3 faces of test" in line and "box" in line
+
+
+def test_what_is_scored_where_there_is_no_test_split(dolls, tmp_path, capsys):
+    (dolls / "test").rename(dolls / "validation")
+    assert "dolls validation (3 faces, box)" in train(dolls / "landmarks.yaml", tmp_path / "model", capsys, epochs=1)
+    (dolls / "validation").rename(tmp_path / "elsewhere")
+    line = one_line(capsys, arguments(dolls / "landmarks.yaml", tmp_path / "other"))
+    assert "--eval_splits or --validation_list must tell what to score" in line and "has train" in line
 
 
 def test_dataset_that_is_neither_known_nor_a_yaml(tmp_path, capsys):
