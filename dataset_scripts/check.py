@@ -277,7 +277,9 @@ def _kinds_of_bad_boxes(kind: str, boxes: np.ndarray, split: _Split) -> Iterator
         held, annotated = within.all(axis=-1).sum(axis=1), split.annotated.sum(axis=1)
         yield ~empty & (2 * held < annotated), f"{name} that holds less than half of the landmarks"
         ratios = _sides(boxes) / np.maximum(_sides(split.landmark_boxes), 1)
-        usual = np.median(ratios[~empty]) if (~empty).any() else 1.0  # large where the landmarks are few and close
+        usual = (
+            np.quantile(ratios[~empty], 0.5, method="lower") if (~empty).any() else 1.0
+        )  # large where the landmarks are few and close
         large = ratios > LARGE_BOX * max(1.0, usual)
         enough = 2 * annotated >= split.landmarks.shape[1]  # two landmarks of a profile are close together
         yield ~empty & large & enough, f"{name} of more than {LARGE_BOX} times the usual size beside the landmark box"

@@ -225,6 +225,13 @@ def test_pts_with_a_bad_row(tmp_path, row):
         read_pts(tmp_path / "a.pts", 2)
 
 
+@pytest.mark.parametrize("line", ["n_points: 3", "N_POINTS:3", "n_points 3"])
+def test_pts_of_another_number_than_it_announces(tmp_path, line):
+    (tmp_path / "a.pts").write_text(f"version: 1\n{line}\n{{\n1 2\n3 4\n}}\n")
+    with pytest.raises(ValueError, match=r"a\.pts must hold what it announces, 3 landmarks, but got 2"):
+        read_pts(tmp_path / "a.pts", 2)
+
+
 @pytest.mark.parametrize("content", [b"", b"version: 1\nn_points: 68\n{\n}\n", b"\xff\xfe\x00\x81"])
 def test_pts_without_landmarks(tmp_path, content):
     (tmp_path / "a.pts").write_bytes(content)

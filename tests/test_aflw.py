@@ -391,7 +391,8 @@ def test_neither_lists_nor_database(tmp_path):
 def test_poses_of_the_lists_come_from_the_database(root):
     write_database(
         root / "data" / "aflw.sqlite",
-        "UPDATE FaceRect SET w = w + 1 WHERE face_id = 39341",  # no match
+        "UPDATE FaceRect SET w = w + 3 WHERE face_id = 39341",  # no match
+        "UPDATE FaceRect SET w = w + 1 WHERE face_id = 39345",  # a match, rounded otherwise
         "INSERT INTO Faces VALUES (50000, 'image00035.png', 'flickr')",  # a second match
         "INSERT INTO FaceRect SELECT 50000, x, y, w, h, 0 FROM FaceRect WHERE face_id = 39342",
         "INSERT INTO FacePose VALUES (50000, 1, 1, 1, 0)",
@@ -427,3 +428,10 @@ def test_database_of_official_size_is_read_in_seconds(tmp_path):
     start = time.perf_counter()
     count = sum(1 for _ in read_aflw_database(AflwDatabase(tmp_path, tmp_path / "aflw.sqlite", ears=False)))
     assert count == 24386 and time.perf_counter() - start < 60
+
+
+def test_a_sample_without_test_faces_has_one_split(root, monkeypatch):
+    monkeypatch.setattr("dataset_scripts.aflw_files.TRAIN_FACES", 20000)
+    assert len(load_faces("aflw", root, "train")) == len(TRAIN) + len(TEST)
+    with pytest.raises(ValueError, match="split must be made of train"):
+        load_faces("aflw", root, "test")

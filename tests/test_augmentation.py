@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from dataset_scripts import BENCHMARKS
-from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream, mean_face
+from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream, box_margins, mean_face
 from modeling_mtld.geometry_mtld import crop_matrix, fractions_to_pixels, invert_matrix, transform_points
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 
@@ -282,6 +282,12 @@ def test_occlusion_is_one_rectangle_of_at_most_its_size():
     assert (grey == 128).all()
 
 
+def test_small_occlusions():
+    kind = dataclasses.replace(STILL, occlusion_probability=1.0, occlusion_size=0.05)
+    changed = kind.change_pixels(np.full((SIZE, SIZE, 3), 128, dtype=np.uint8), np.random.default_rng(0))
+    assert 0 < (changed != 128).any(axis=2).sum() <= (0.05 * SIZE) ** 2
+
+
 def test_change_of_colour_follows_its_range():
     kind = dataclasses.replace(STILL, color=0.2)
     levels = [
@@ -327,3 +333,13 @@ def test_a_face_that_cannot_be_cut_is_named():
     assert crops[0]["labels"].shape == (68, 2)
     with pytest.raises(ValueError, match=r"face afw/bad: box must be finite, but got \[0.0, 0.0, nan, 8.0\]"):
         crops[1]
+
+
+def test_margins_of_boxes_are_medians_and_always_such_that_a_processor_takes_them():
+    aflw = BENCHMARKS["aflw"]
+    boxes = [[5.0, 10, 95, 90], [5.0, 10, 95, 90], [0.0, 0, 1000, 1000]]
+    columns = {"landmark_box": [[15.0, 20, 95, 90]] * 3, "box": boxes, "landmarks": [[[1.0, 1]] * 19] * 3}
+    assert box_margins(datasets.Dataset.from_dict(columns), aflw) == [0.125, 0.125, 0, 0]
+    assert box_margins(datasets.Dataset.from_dict(columns), W300) == [0, 0, 0, 0]
+    columns["landmark_box"] = [[50.0, 50, 50, 50]] * 3  # of a single landmark
+    MTLDImageProcessor(box_margins=box_margins(datasets.Dataset.from_dict(columns), aflw))

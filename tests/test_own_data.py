@@ -481,3 +481,22 @@ def test_card(dolls, tmp_path, stated):
     assert "| validation | 2 |" in card.text and "official |" not in card.text and "on-commercial" not in card.text
     assert "`landmarks.yaml`" in card.text and "right_eye-left_eye" in card.text and "`mouth_1`" in card.text
     assert "<>" not in card.text and "Not the complete" not in card.text
+
+
+def test_a_photo_stands_as_people_see_it(dolls):
+    """As `load_dataset("imagefolder")` and the pipeline have it: turned by its EXIF orientation."""
+    exif = Image.Exif()
+    exif[Image.ExifTags.Base.Orientation] = 6
+    Image.open(dolls / "test" / "d.png").convert("RGB").save(dolls / "test" / "d.png", exif=exif)
+    stored = Image.open(dolls / "test" / "d.png").size
+    ours = load_faces(dolls / "landmarks.yaml", None, "test")[0]["image"]
+    plain = datasets.load_dataset("imagefolder", data_dir=str(dolls / "test"), split="train")[0]["image"]
+    assert ours.size == plain.size == stored[::-1]
+    np.testing.assert_array_equal(np.asarray(ours), np.asarray(plain.convert("RGB")))
+
+
+def test_landmarks_told_apart_by_a_number_are_joined(tmp_path):
+    facts = {"landmarks": ["eye_0", "eye_1", "nose", "jaw0", "jaw1"], "flip_pairs": [], "normalizer": "box"}
+    parts = read_benchmark(write_yaml(tmp_path, **facts)).parts
+    assert parts == {"eye": Part((0, 1), closed=True), "jaw": Part((3, 4))}
+    assert read_benchmark(write_yaml(tmp_path, **facts, parts={})).parts == {}

@@ -30,6 +30,7 @@ from .geometry_mtld import (
 from .hub_mtld import PROCESSOR_FILES, PushToHub
 from .publishing_mtld import bring_code
 
+MARGIN_LIMITS = (-0.4, 100.0)  # of `box_margins`; high where the landmarks are few and close together
 URL_TIMEOUT = 30  # seconds
 BLOCK_ROWS = 256  # arrays other than uint8 are converted by blocks, so that no float copy of a whole photo is made
 MAX_CROP_SIZE = 8192  # pixels; OpenCV's warp takes images of less than 32,768, and the crop is first sampled doubly
@@ -441,8 +442,9 @@ def _check_margins(values) -> list[float]:
         margins = [float(value) for value in values]
     except (TypeError, ValueError):
         margins = []
-    if len(margins) != 4 or not all(-0.4 < margin < 10 for margin in margins):
-        raise ValueError(f"box_margins must be four numbers above -0.4 and below 10, but got {values!r}")
+    low, high = MARGIN_LIMITS
+    if len(margins) != 4 or not all(low <= margin <= high for margin in margins):
+        raise ValueError(f"box_margins must be four numbers from {low} to {high}, but got {values!r}")
     return margins
 
 
