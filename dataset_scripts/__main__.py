@@ -146,6 +146,12 @@ def _parser() -> argparse.ArgumentParser:
         "aflw the annotations), about twice its size on the disk while it is unpacked. The addresses were last "
         "reported working in 2026; where one no longer is, the message names it",
     )
+    _add_looks(parser)
+    _add_conversion(parser)
+    return parser
+
+
+def _add_looks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preview",
         type=Path,
@@ -160,6 +166,9 @@ def _parser() -> argparse.ArgumentParser:
         "that several splits share (by image_id or equal files; near copies are not looked for), boxes that are "
         "empty, tiny or not around the landmarks, flip pairs that do not look symmetric on the mean face",
     )
+
+
+def _add_conversion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output_dir",
         type=Path,
@@ -179,7 +188,6 @@ def _parser() -> argparse.ArgumentParser:
         help="let everybody see a new data set on the Hub, or write to one that is public. The benchmarks' photos are "
         "licensed for non-commercial research: keep them private",
     )
-    return parser
 
 
 if __name__ == "__main__":
