@@ -37,15 +37,15 @@ class MTLDScaleHead(nn.Module):
         Args:
             feature_maps: s3, s4, s5, each (batch, channels, H, W).
             landmarks: (batch, K, 2) float32, fractions of the crop.
-            labels: (batch, K, 2), fractions of the crop, NaN where unannotated; in training, `usual_error` follows.
+            labels: (batch, K, 2), fractions of the crop, NaN where unannotated, for `follow_errors`.
 
         Returns:
             Scales and scores (batch, K) of `MTLDOutput`, and the usual errors (K,) that they are relative to; float32.
         """
         with maybe_autocast(landmarks.device.type, enabled=False):
             usual_error = self.usual_error.float()
-            if self.training and labels is not None:
-                self._follow_errors(landmarks.detach(), labels)
+            if labels is not None:
+                self.follow_errors(landmarks.detach(), labels)
             ratios = self._predict_ratios(feature_maps, landmarks.detach().float())
             reach = 2 * TOLERANCE / ratios  # in scales: a scale is half of the expected |dx| + |dy|
             scores = 1 - (1 + reach) * torch.exp(-reach)  # as the sum of two such errors follows Gamma(2)
@@ -64,7 +64,10 @@ class MTLDScaleHead(nn.Module):
         return ratios.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
     @torch.no_grad()
-    def _follow_errors(self, landmarks, labels):
+    def follow_errors(self, landmarks: torch.Tensor, labels: torch.Tensor):
+        """In training, moves `usual_error` towards the errors of a batch; arguments as in `forward`."""
+        if not self.training:
+            return
         errors = (landmarks - labels).abs().sum(dim=-1)
         annotated = errors.isfinite()
         count = annotated.sum(dim=0)

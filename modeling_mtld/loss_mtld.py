@@ -2,24 +2,47 @@
 
 Predictions and labels are (batch, layers, K, 2) and (batch, K, 2) in fractions of the crop. A label that is NaN is not
 annotated: it is left out of every mean. All of it is meant to run in float32, outside autocast.
+
+A mean over a batch that is spread over processes, or over steps whose gradients are summed, needs the numbers of the
+whole batch, since its parts have different numbers of annotated landmarks. `count_items` tells them, and every loss
+takes them: then the losses of the parts add up to that of the whole.
 """
+
+from typing import NamedTuple
 
 import torch
 
 
-def coordinate_loss(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+class LossCounts(NamedTuple):
+    """What the losses of a batch are means over: scalars, annotated landmarks and pairs of neighbours (Eq. 4)."""
+
+    landmarks: torch.Tensor
+    pairs: torch.Tensor
+
+
+def count_items(labels: torch.Tensor, num_neighbors: int) -> LossCounts:
+    """The numbers of annotated landmarks in `labels` (batch, K, 2) and of their pairs with `num_neighbors` others."""
+    annotated = _annotated(labels).sum(dim=1)
+    return LossCounts(annotated.sum(), (annotated * (annotated - 1).clamp(min=0, max=num_neighbors)).sum())
+
+
+def coordinate_loss(
+    predictions: torch.Tensor, labels: torch.Tensor, count: torch.Tensor | None = None
+) -> torch.Tensor:
     """Eq. 3: L1 distance |dx| + |dy|, mean over annotated landmarks and decoder layers; a fraction of the crop.
 
     Args:
         predictions: (batch, layers, K, 2), fractions of the crop.
         labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
+        count: annotated landmarks of the whole batch, if these are a part of it; so for the losses below.
     """
-    annotated = _annotated(labels)
-    errors = (predictions - labels.nan_to_num(posinf=0, neginf=0)[:, None]).abs().sum(dim=-1)
-    return _masked_mean(errors, annotated[:, None].expand_as(errors))
+    errors = (predictions - labels.nan_to_num(posinf=0, neginf=0)[:, None]).abs().sum(dim=-1).mean(dim=1)
+    return _masked_mean(errors, _annotated(labels), count)
 
 
-def heatmap_loss(heatmaps: torch.Tensor, labels: torch.Tensor, sigma: float) -> torch.Tensor:
+def heatmap_loss(
+    heatmaps: torch.Tensor, labels: torch.Tensor, sigma: float, count: torch.Tensor | None = None
+) -> torch.Tensor:
     """Eq. 2: squared L2 distance to Gaussian heatmaps, as a mean over pixels and annotated landmarks.
 
     The mean instead of the printed sum keeps the weight independent of the heatmap's size and of K.
@@ -31,7 +54,7 @@ def heatmap_loss(heatmaps: torch.Tensor, labels: torch.Tensor, sigma: float) -> 
     """
     targets = gaussian_heatmaps(labels.nan_to_num(posinf=0, neginf=0), heatmaps.shape[-2:], sigma)
     errors = (heatmaps - targets).square().mean(dim=(-2, -1))
-    return _masked_mean(errors, _annotated(labels))
+    return _masked_mean(errors, _annotated(labels), count)
 
 
 def gaussian_heatmaps(points: torch.Tensor, shape: tuple[int, int], sigma: float) -> torch.Tensor:
@@ -45,7 +68,11 @@ def gaussian_heatmaps(points: torch.Tensor, shape: tuple[int, int], sigma: float
 
 
 def structure_loss(
-    predictions: torch.Tensor, labels: torch.Tensor, num_neighbors: int, distance: str = "squared"
+    predictions: torch.Tensor,
+    labels: torch.Tensor,
+    num_neighbors: int,
+    distance: str = "squared",
+    count: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Eq. 4: distances from each landmark to its nearest ones should be those of the ground truth.
 
@@ -58,6 +85,7 @@ def structure_loss(
         labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
         num_neighbors: M of the paper; 0 switches the loss off.
         distance: `"squared"` as printed (the unit is then a squared fraction of the crop) or `"euclidean"`.
+        count: pairs of the whole batch, if these are a part of it.
     """
     neighbors = min(num_neighbors, labels.shape[1] - 1)
     if neighbors < 1:
@@ -76,12 +104,16 @@ def structure_loss(
     if distance == "euclidean":
         # The square root has no gradient at 0.
         predicted, true = (predicted + 1e-12).sqrt(), (true + 1e-12).sqrt()
-    errors = (predicted - true[:, None]).abs()
-    return _masked_mean(errors, usable[:, None].expand_as(errors))
+    errors = (predicted - true[:, None]).abs().mean(dim=1)
+    return _masked_mean(errors, usable, count)
 
 
 def scale_loss(
-    scales: torch.Tensor, landmarks: torch.Tensor, labels: torch.Tensor, usual_error: torch.Tensor
+    scales: torch.Tensor,
+    landmarks: torch.Tensor,
+    labels: torch.Tensor,
+    usual_error: torch.Tensor,
+    count: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Negative log-likelihood of the errors under Laplace distributions, beside that of one scale a landmark.
 
@@ -97,29 +129,37 @@ def scale_loss(
     errors = (landmarks.detach() - labels.nan_to_num(posinf=0, neginf=0)).abs().sum(dim=-1)
     usual = usual_error / 2
     excess = 2 * torch.log(scales / usual) + errors / scales - errors / usual
-    return _masked_mean(excess, _annotated(labels))
+    return _masked_mean(excess, _annotated(labels), count)
 
 
 def mtld_loss(
-    config, labels, intermediate_landmarks, heatmaps=None, scales=None, usual_error=None
+    config,
+    labels,
+    intermediate_landmarks,
+    heatmaps=None,
+    scales=None,
+    usual_error=None,
+    counts: LossCounts | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Eq. 5: the weighted sum of the losses that the configuration switches on, and each of them before its weight.
 
-    Where there are `scales`, `scale_loss` is among them.
+    Where there are `scales`, `scale_loss` is among them. `counts` are those of the whole batch, if these are a part of
+    it; the results are then this part's share of the mean.
 
     Returns:
         The total, a scalar, and `{"coordinate": ..., "heatmap": ..., "structure": ..., "scale": ...}` without
         gradient.
     """
-    losses = {"coordinate": coordinate_loss(intermediate_landmarks, labels)}
+    landmarks, pairs = counts or (None, None)
+    losses = {"coordinate": coordinate_loss(intermediate_landmarks, labels, landmarks)}
     if heatmaps is not None:
-        losses["heatmap"] = heatmap_loss(heatmaps, labels, config.heatmap_sigma)
+        losses["heatmap"] = heatmap_loss(heatmaps, labels, config.heatmap_sigma, landmarks)
     if config.use_structure_loss:
         losses["structure"] = structure_loss(
-            intermediate_landmarks, labels, config.num_neighbors, config.structure_distance
+            intermediate_landmarks, labels, config.num_neighbors, config.structure_distance, pairs
         )
     if scales is not None:
-        losses["scale"] = scale_loss(scales, intermediate_landmarks[:, -1], labels, usual_error)
+        losses["scale"] = scale_loss(scales, intermediate_landmarks[:, -1], labels, usual_error, landmarks)
     total = sum(getattr(config, f"{name}_loss_weight") * value for name, value in losses.items())
     return total, {name: value.detach() for name, value in losses.items()}
 
@@ -128,6 +168,6 @@ def _annotated(labels: torch.Tensor) -> torch.Tensor:
     return labels.isfinite().all(dim=-1)
 
 
-def _masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of `values` where `mask`; 0 (with a gradient of 0) where nothing is annotated."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+def _masked_mean(values: torch.Tensor, mask: torch.Tensor, count: torch.Tensor | None) -> torch.Tensor:
+    """Sum of `values` where `mask` over `count`, by default their mean; 0 (with a gradient of 0) of nothing."""
+    return (values * mask).sum() / (mask.sum() if count is None else count).clamp(min=1)

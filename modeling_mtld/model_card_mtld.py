@@ -45,8 +45,10 @@ class Stage:
         versions: of the libraries by name.
         normalizer: name of what the errors in `results` are divided by.
         threshold: of failure rate and AUC, a fraction.
-        results: for each split "nme", "failure_rate" and "auc", fractions, after the last epoch, and "faces"; with a
-            scale head "confidence_ratio" and "likelihood_gain" too, see `modeling_mtld/confidence_metrics.py`.
+        results: for each split "nme", "failure_rate" and "auc", fractions, after the last epoch, and "faces"; where it
+            was measured, "nme_low" and "nme_high", the 95 % interval of the NME; with a scale head "confidence_ratio"
+            and "likelihood_gain" too, see `training_mtld/confidence_metrics.py`.
+        fingerprint: of the faces, see `training_mtld/facts.py`; None for a stream.
     """
 
     command: str
@@ -65,6 +67,7 @@ class Stage:
     official_faces: int | None = None
     commit: str | None = None
     results: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    fingerprint: str | None = None
 
 
 def read_stages(model_name_or_path: str | None) -> list[Stage]:
@@ -256,7 +259,7 @@ def _names(config) -> str:
 def _results(stage: Stage) -> str:
     limit = f"{100 * stage.threshold:g}%"
     rows = [
-        f"| {stage.title} {split} | {scores['faces']} | {100 * scores['nme']:.3f} | "
+        f"| {stage.title} {split} | {scores['faces']} | {100 * scores['nme']:.3f}{_interval(scores)} | "
         f"{100 * scores['failure_rate']:.2f} | {100 * scores['auc']:.2f} |"
         for split, scores in stage.results.items()
     ]
@@ -274,6 +277,12 @@ def _results(stage: Stage) -> str:
     )
 
 
+def _interval(scores: Mapping[str, float]) -> str:
+    if "nme_low" not in scores:
+        return ""
+    return f" ({100 * scores['nme_low']:.2f} to {100 * scores['nme_high']:.2f})"
+
+
 def _confidence(split: str, scores: Mapping[str, float]) -> str:
     return (
         f"\nConfidence on {split}: relative to each landmark's mean error, the least confident tenth of the landmarks "
@@ -287,7 +296,8 @@ def _describe(stage: Stage, number: int, count: int) -> str:
     title = f"### Stage {number} of {count}\n\n" if count > 1 else ""
     return (
         f"{title}```bash\n{stage.command}\n```\n\n"
-        f"- data: {stage.title}, split {stage.split}, {stage.faces or 'streamed,'} faces{official}\n"
+        f"- data: {stage.title}, split {stage.split}, {stage.faces or 'streamed,'} faces{official}"
+        f"{f', fingerprint {stage.fingerprint}' if stage.fingerprint else ''}\n"
         f"- epochs: {stage.epochs}, of which the last is taken\n"
         f"- seed: {stage.seed}\n"
         f"- on: {stage.setting}\n"

@@ -26,7 +26,7 @@ from .backbone_mtld import STRIDES, build_backbone, fixed_size, is_channels_last
 from .confidence_mtld import USUAL_ERROR, MTLDScaleHead
 from .configuration_mtld import MTLDConfig
 from .hub_mtld import PUSH_OPTIONS, PushToHub
-from .loss_mtld import mtld_loss
+from .loss_mtld import LossCounts, mtld_loss
 from .model_card_mtld import inherited, write_model_card
 from .pipeline_mtld import FacialLandmarkDetectionPipeline
 
@@ -418,12 +418,18 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
 
     @capture_outputs
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        loss_counts: LossCounts | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> MTLDOutput:
         """
         Args:
             pixel_values: (batch, 3, H, W), crops as `MTLDImageProcessor` makes them; H and W multiples of 32.
             labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
+            loss_counts: `count_items` of the whole batch, if `labels` are a part of it: the losses are then shares, and
+                the scale head's `follow_errors` is left to be called with the whole batch.
             kwargs: `output_hidden_states`, `output_attentions` and `return_dict`, by default as in the configuration.
                 What else the processor returns is ignored.
 
@@ -442,11 +448,14 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
             landmarks = self.decoder(feature_maps)
         loss, loss_dict, heatmaps, scales, scores, usual_error = None, None, None, None, None, None
         if self.config.use_scale_head:
-            scales, scores, usual_error = self.scale_head(feature_maps, landmarks[:, -1], labels)
+            followed = labels if loss_counts is None else None  # by a part of a batch, it would move too far
+            scales, scores, usual_error = self.scale_head(feature_maps, landmarks[:, -1], followed)
         if labels is not None:
             heatmaps = self.heatmap_branch(feature_maps) if self.config.use_heatmap_loss else None
             with maybe_autocast(pixel_values.device.type, enabled=False):
-                loss, loss_dict = mtld_loss(self.config, labels.float(), landmarks, heatmaps, scales, usual_error)
+                loss, loss_dict = mtld_loss(
+                    self.config, labels.float(), landmarks, heatmaps, scales, usual_error, loss_counts
+                )
         return MTLDOutput(
             loss=loss,
             loss_dict=loss_dict,
