@@ -16,7 +16,7 @@ import torch
 from modeling_mtld.geometry_mtld import crop_matrix, pixels_to_fractions, transform_points, warp_image
 from modeling_mtld.image_processing_mtld import MARGIN_LIMITS
 
-from .benchmarks import Benchmark
+from .benchmarks import Benchmark, subset_names, subsets_of
 
 _FACES_OF_MEAN = 2000  # of a stream; enough for a mean to a pixel of the crop
 
@@ -72,6 +72,11 @@ class Augmentation:
             if not 0 <= value <= limit:
                 raise ValueError(f"{name} must be from 0 to {limit}, but got {value}")
 
+    @property
+    def upright(self) -> bool:
+        """Whether no face is turned or mirrored, so that a box stays one."""
+        return self.rotation * self.rotation_probability == 0 and self.flip_probability == 0
+
     def matrix(
         self, box: np.ndarray, size: int, enlargement: float, rng: np.random.Generator
     ) -> tuple[np.ndarray, bool]:
@@ -115,7 +120,8 @@ class FaceCropper:
     """Makes of a face what the model takes.
 
     That is `pixel_values` (3, size, size) float32 and `labels` (K, 2) fractions of the crop, NaN where not annotated;
-    without augmentation also `boxes` (4,), the box that the crop was made from, in the same fractions.
+    without augmentation, or with one that leaves faces upright, also `boxes` (4,), the box of the face, in the same
+    fractions, and where the benchmark has any, `subsets` (S,) bool, which of `subset_names` the face is in.
 
     What is drawn for a face depends on the seed, the epoch and the face alone, so that neither its place in the order,
     nor the number of workers, nor an interruption changes a training.
@@ -149,14 +155,21 @@ class FaceCropper:
             matrix, flip = self.augmentation.matrix(box, size, self.processor.box_enlargement, rng)
         crop = warp_image(image, matrix, size)
         item = {"labels": pixels_to_fractions(transform_points(matrix, landmarks), size)}
-        if self.augmentation is None:
-            item["boxes"] = pixels_to_fractions(transform_points(matrix, box.reshape(2, 2)), size).ravel()
-        else:
+        if self.augmentation is not None:
             crop = self.augmentation.change_pixels(crop, rng)
         if flip:
             item["labels"][self.flip_pairs.ravel()] = item["labels"][self.flip_pairs[:, ::-1].ravel()]
+        if self.augmentation is None or self.augmentation.upright:
+            item["boxes"] = pixels_to_fractions(transform_points(matrix, box.reshape(2, 2)), size).ravel()
+            if subset_names(self.benchmark):  # (N, 0) could not be gathered from several processes
+                item["subsets"] = subsets_of(face, self.benchmark)
         pixels = torch.from_numpy(self.processor.normalize_crop(crop))
-        return {"pixel_values": pixels, **{name: torch.from_numpy(value).float() for name, value in item.items()}}
+        return {"pixel_values": pixels, **{name: _to_tensor(value) for name, value in item.items()}}
+
+
+def _to_tensor(value: np.ndarray) -> torch.Tensor:
+    tensor = torch.from_numpy(value)
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _key(image_id: str, landmarks: np.ndarray) -> int:

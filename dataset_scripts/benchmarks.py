@@ -175,6 +175,17 @@ class Benchmark:
         return self.normalizer_kinds[kind](points, boxes)
 
 
+def subset_names(benchmark: Benchmark) -> tuple[str, ...]:
+    """The subsets of `benchmark` that a column of each face tells, in the order of `subsets_of`."""
+    return tuple(name for name, subset in benchmark.subsets.items() if subset.column)
+
+
+def subsets_of(face: Mapping, benchmark: Benchmark) -> np.ndarray:
+    """Which of `subset_names` a face is in, (S,) bool; none of those whose column it lacks."""
+    subsets = [benchmark.subsets[name] for name in subset_names(benchmark)]
+    return np.array([bool(face.get(subset.column) == subset.value) for subset in subsets], dtype=bool)
+
+
 def _names(parts: Mapping[str, Part]) -> tuple[str, ...]:
     """ "jaw_0", "jaw_1", …: every landmark is named by the part that holds it and its place there."""
     names = {index: f"{name}_{place}" for name, part in parts.items() for place, index in enumerate(part.indices)}

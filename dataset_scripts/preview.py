@@ -39,17 +39,25 @@ def write_preview(path: str | Path, splits: Mapping[str, datasets.Dataset], benc
     """Writes `draw_preview` of the splits to `path`, which appears when it is whole.
 
     Raises:
-        ValueError: as `check_preview_path` and `draw_preview`, or if the picture cannot be written there.
+        ValueError: as `check_preview_path`, `draw_preview` and `save_picture`.
     """
     path = check_preview_path(path)
-    picture = Image.fromarray(draw_preview(splits, benchmark))
+    save_picture(draw_preview(splits, benchmark), path)
+
+
+def save_picture(picture: np.ndarray, path: Path) -> None:
+    """Writes `picture` (H, W, 3) uint8 RGB to `path`, which appears when it is whole.
+
+    Raises:
+        ValueError: if it cannot be written there.
+    """
     unfinished = path.with_name(f".{path.stem}.unfinished-{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(unfinished)
+        Image.fromarray(picture).save(unfinished)
         unfinished.replace(path)
     except (OSError, ValueError) as error:  # such as a picture higher than its format allows
-        raise ValueError(f"preview must be a file that can be written, but got {path}: {error}") from error
+        raise ValueError(f"picture must be a file that can be written, but got {path}: {error}") from error
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -101,7 +109,7 @@ def _section(name: str, faces: datasets.Dataset, benchmark: Benchmark) -> Iterat
     """A title and the rows of tiles of one split, each as wide as the picture."""
     places = np.unique(np.linspace(0, max(len(faces) - 1, 0), min(COLUMNS * ROWS, len(faces))).round().astype(int))
     title = _band(TITLE + 3 * GAP)
-    _write(title, [((GAP, 2 * GAP), f"{name}: {len(places)} of {len(faces):,} faces", TITLE, INK)])
+    write_texts(title, [((GAP, 2 * GAP), f"{name}: {len(places)} of {len(faces):,} faces", TITLE, INK)])
     yield title
     for start in range(0, len(places), COLUMNS):
         yield _row([faces[int(place)] for place in places[start : start + COLUMNS]], benchmark)
@@ -113,8 +121,8 @@ def _row(faces: list[dict], benchmark: Benchmark) -> np.ndarray:
     for number, face in enumerate(faces):
         left = GAP + number * (TILE + GAP)
         row[:TILE, left : left + TILE] = _tile(face, benchmark)
-        captions.append(((left, TILE + 5), _shortened(face["image_id"]), TEXT, INK))
-    _write(row, captions)
+        captions.append(((left, TILE + 5), shortened(face["image_id"], TILE), TEXT, INK))
+    write_texts(row, captions)
     return row
 
 
@@ -131,7 +139,7 @@ def _heading(benchmark: Benchmark) -> np.ndarray:
         heading[top + 2 : top + TEXT, left : left + TEXT] = colour
         texts.append(((left + TEXT + GAP, top), meaning, TEXT, INK))
         left += TEXT + 4 * GAP + round(ImageFont.load_default(TEXT).getlength(meaning))
-    _write(heading, texts)
+    write_texts(heading, texts)
     return heading
 
 
@@ -139,7 +147,7 @@ def _band(height: int) -> np.ndarray:
     return np.full((height, GAP + COLUMNS * (TILE + GAP), 3), PAPER, dtype=np.uint8)
 
 
-def _write(picture: np.ndarray, texts: list[tuple], outline: int = 0) -> None:
+def write_texts(picture: np.ndarray, texts: list[tuple], outline: int = 0) -> None:
     """Writes texts, each ((x, y) of its top left corner, text, size, colour), onto `picture` in place."""
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
@@ -149,12 +157,12 @@ def _write(picture: np.ndarray, texts: list[tuple], outline: int = 0) -> None:
     picture[:] = np.asarray(image)
 
 
-def _shortened(text: str) -> str:
-    """The end of `text` that fits below a tile."""
-    font = ImageFont.load_default(TEXT)
-    if font.getlength(text) <= TILE:
+def shortened(text: str, width: float, size: int = TEXT) -> str:
+    """The end of `text` that fits into `width` pixels in letters of `size`."""
+    font = ImageFont.load_default(size)
+    if font.getlength(text) <= width:
         return text
-    while font.getlength("..." + text) > TILE:
+    while text and font.getlength("..." + text) > width:
         text = text[1:]
     return "..." + text
 
@@ -173,7 +181,7 @@ def _tile(face: dict, benchmark: Benchmark) -> np.ndarray:
         _draw_rectangle(tile, transform_points(matrix, np.reshape(corners, (2, 2))), colour)
     points = transform_points(matrix, face["landmarks"])
     for part in benchmark.parts.values():
-        _draw_contour(tile, points, part)
+        draw_contour(tile, points, part)
     occluded = np.asarray(face.get("occluded") or np.zeros(len(points)), dtype=bool)
     _draw_points(tile, points, occluded)
     return tile
@@ -194,12 +202,13 @@ def _draw_rectangle(tile: np.ndarray, corners: np.ndarray, colour: tuple) -> Non
         cv2.rectangle(tile, low, high, colour)
 
 
-def _draw_contour(tile: np.ndarray, points: np.ndarray, part: Part) -> None:
+def draw_contour(tile: np.ndarray, points: np.ndarray, part: Part, colour: tuple = LINE) -> None:
+    """Joins the `points` (K, 2), pixels of `tile`, that `part` names; broken where one is NaN."""
     indices = [*part.indices, *part.indices[: 1 if part.closed and len(part.indices) > 2 else 0]]
     for ends in zip(indices[:-1], indices[1:], strict=True):
         if np.isfinite(points[list(ends)]).all():
             first, second = _to_fixed_point(points[list(ends)]).tolist()
-            cv2.line(tile, first, second, LINE, 1, cv2.LINE_AA, FRACTION_BITS)
+            cv2.line(tile, first, second, colour, 1, cv2.LINE_AA, FRACTION_BITS)
 
 
 def _draw_points(tile: np.ndarray, points: np.ndarray, occluded: np.ndarray) -> None:
@@ -207,10 +216,14 @@ def _draw_points(tile: np.ndarray, points: np.ndarray, occluded: np.ndarray) -> 
     shown = [index for index, point in enumerate(points) if np.isfinite(point).all()]
     colours = {index: OCCLUDED if occluded[index] else POINT for index in shown}
     places = _places_of_numbers(points[shown], [_extent(str(index)) for index in shown])
-    _write(tile, [(place, str(i), SMALL, colours[i]) for i, place in zip(shown, places, strict=True)], outline=1)
+    write_texts(tile, [(place, str(i), SMALL, colours[i]) for i, place in zip(shown, places, strict=True)], outline=1)
     for index in shown:
-        center, radius = _to_fixed_point(points[index]).tolist(), round(RADIUS * 2**FRACTION_BITS)
-        cv2.circle(tile, center, radius, colours[index], cv2.FILLED, cv2.LINE_AA, FRACTION_BITS)
+        draw_dot(tile, points[index], colours[index])
+
+
+def draw_dot(tile: np.ndarray, point: np.ndarray, colour: tuple, radius: float = RADIUS) -> None:
+    center = _to_fixed_point(point).tolist()
+    cv2.circle(tile, center, round(radius * 2**FRACTION_BITS), colour, cv2.FILLED, cv2.LINE_AA, FRACTION_BITS)
 
 
 def _extent(text: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from dataset_scripts import BENCHMARKS
 from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream, box_margins, mean_face
+from dataset_scripts.benchmarks import subset_names
 from modeling_mtld.geometry_mtld import crop_matrix, fractions_to_pixels, invert_matrix, transform_points
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 
@@ -113,6 +114,46 @@ def test_box_of_an_unchanged_face_comes_along_in_fractions():
     item = FaceCrops(noise_faces(1), PROCESSOR, W300)[0]
     torch.testing.assert_close(item["boxes"], torch.tensor([0.1, 0.15, 0.9, 0.85]))
     assert "boxes" not in FaceCrops(noise_faces(1), PROCESSOR, W300, Augmentation())[0]
+
+
+def test_box_stays_that_of_the_face_where_the_crop_moves():
+    """In the fractions of the moved crop, so that errors there are divided by the true size of the face."""
+    face = noise_faces(1)[0]
+    face["landmarks"][:2] = [[20, 20], [100, 90]]
+    moved, plain = (
+        FaceCrops([face], PROCESSOR, W300, kind)[0]
+        for kind in (dataclasses.replace(STILL, scale=0.2, shift=0.2, box_jitter=0.1), None)
+    )
+    torch.testing.assert_close(moved["boxes"], moved["labels"][:2].flatten())
+    torch.testing.assert_close(plain["boxes"], plain["labels"][:2].flatten())
+    assert (moved["boxes"] - plain["boxes"]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("kind", [{"rotation": 30.0, "rotation_probability": 1.0}, {"flip_probability": 1.0}])
+def test_a_turned_or_mirrored_face_has_no_box(kind):
+    assert "boxes" not in FaceCrops(noise_faces(1), PROCESSOR, W300, dataclasses.replace(STILL, **kind))[0]
+
+
+def test_faces_tell_which_subsets_they_are_in():
+    """By columns alone: "full" is a union of splits. Sources that lack a column, or a value, are in none."""
+    assert subset_names(W300) == ("indoor", "outdoor")
+    values = ["outdoor", "indoor", "helen", None]
+    faces = [face | {"source": value} for face, value in zip(noise_faces(5), values)] + noise_faces(5)[4:]
+    expected = torch.tensor([[0, 1], [1, 0], [0, 0], [0, 0], [0, 0]], dtype=torch.bool)
+    batch = next(iter(torch.utils.data.DataLoader(FaceCrops(faces, PROCESSOR, W300), batch_size=5)))
+    assert batch["subsets"].dtype == torch.bool and torch.equal(batch["subsets"], expected)
+    stream = torch.utils.data.DataLoader(FaceStream(faces, PROCESSOR, W300), batch_size=5)
+    assert torch.equal(next(iter(stream))["subsets"], expected)
+    assert "subsets" not in FaceCrops(faces, PROCESSOR, W300, Augmentation())[0]
+
+
+def test_subsets_of_flags_and_of_a_set_without_any():
+    wflw = BENCHMARKS["wflw"]
+    face = noise_faces(1, np.ones((1, 98, 2)))[0] | {"blur": True, "pose": np.bool_(True), "makeup": False}
+    subsets = FaceCrops([face], PROCESSOR, wflw)[0]["subsets"]
+    assert [name for name, inside in zip(subset_names(wflw), subsets) if inside] == ["pose", "blur"]
+    cofw = noise_faces(1, np.ones((1, 29, 2)))
+    assert "subsets" not in FaceCrops(cofw, PROCESSOR, BENCHMARKS["cofw"])[0]
 
 
 def test_types_and_shapes():

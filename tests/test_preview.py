@@ -147,7 +147,7 @@ def test_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     faces = faces_of()
     monkeypatch.setattr(Image.Image, "save", half_written)
-    with pytest.raises(ValueError, match=r"preview must be a file that can be written.*faces\.png: disk full"):
+    with pytest.raises(ValueError, match=r"picture must be a file that can be written.*faces\.png: disk full"):
         write_preview(path, {"train": faces}, BENCHMARK)
     assert [file.name for file in path.parent.iterdir()] == ["faces.png"] and path.read_bytes() == before
 
