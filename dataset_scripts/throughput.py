@@ -4,10 +4,12 @@ python -m dataset_scripts.throughput --data_dir 300w
 """
 
 import argparse
+import json
 import statistics
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -18,12 +20,14 @@ from torchvision.transforms import v2
 
 from modeling_mtld.geometry_mtld import BOX_ENLARGEMENT
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
+from modeling_mtld.publishing_mtld import write_whole
 
 from .augmentation import Augmentation, FaceCrops
 from .loading import load_faces
 from .own_data import default_data_dir, find_benchmark
 
 BATCH_SIZE = 64
+PLAIN = "PIL + torchvision"
 
 
 class PlainCrops(Dataset):
@@ -88,15 +92,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         processor = MTLDImageProcessor(size=options.image_size)
         pipelines = {
             "ours": FaceCrops(faces, processor, benchmark, Augmentation()),
-            "PIL + torchvision": PlainCrops(faces, benchmark, options.image_size),
+            PLAIN: PlainCrops(faces, benchmark, options.image_size),
         }
         torch.set_num_threads(1)  # as each worker has it
+        facts = {"dataset": benchmark.name, "faces": len(faces), "image_size": options.image_size}
+        measured = {**facts, "repeats": options.repeats, "workers": {}}
         for workers in options.workers:
             speeds = compare(pipelines, workers, options.repeats)
-            medians = {name: statistics.median(values) for name, values in speeds.items()}
+            ours, plain = (statistics.median(values) for values in speeds.values())
             ratio = statistics.median(ours / plain for ours, plain in zip(*speeds.values()))
-            shown = ", ".join(f"{name} {speed:.0f}" for name, speed in medians.items())
-            print(f"{workers} workers: {shown} images/s, ratio {ratio:.2f}", flush=True)
+            print(f"{workers} workers: ours {ours:.0f}, {PLAIN} {plain:.0f} images/s, ratio {ratio:.2f}", flush=True)
+            measured["workers"][str(workers)] = {"ours": ours, "plain": plain, "ratio": ratio}
+        if options.json:
+            write_whole(Path(options.json), (json.dumps(measured, indent=2) + "\n").encode())
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -113,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--repeats", type=int, default=5, help="turns, of which medians are shown (default: %(default)s)"
     )
+    parser.add_argument("--json", metavar="FILE", help="write the medians there")
     return parser
 
 

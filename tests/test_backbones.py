@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TimmBackboneConfig
 
-import train_accelerate
 from modeling_mtld import backbone_mtld
 from modeling_mtld.backbone_mtld import read_pretrained, stage_indices
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
+from training_mtld.models import build_processor
 
 SIZE = 64
 TINY = {"image_size": SIZE, "num_landmarks": 5, "hidden_size": 16, "num_attention_heads": 2}
@@ -344,6 +344,6 @@ def test_backbone_without_pretrained_weights_says_so():
 )
 def test_new_model_is_trained_with_the_normalisation_of_its_pretrained_weights(backbone, mean, std):
     config = MTLDConfig(backbone=backbone, **TINY)
-    processor = train_accelerate.build_processor(Namespace(model_name_or_path=None), config)
+    processor = build_processor(Namespace(model_name_or_path=None), config)
     assert (list(processor.image_mean), list(processor.image_std)) == (mean, std)
     assert "image_mean" not in config.to_dict()

@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -27,11 +28,15 @@ def root(tmp_path, monkeypatch):
     return tmp_path / "300w"
 
 
-def test_both_pipelines_are_measured_in_one_run(root, capsys):
+def test_both_pipelines_are_measured_in_one_run(root, tmp_path, capsys):
     words = ["--data_dir", str(root), "--image_size", "64", "--repeats", "1", "--workers", "0", "1"]
-    assert throughput.main(words) == 0
+    assert throughput.main([*words, "--json", str(tmp_path / "speed.json")]) == 0
+    written = json.loads((tmp_path / "speed.json").read_text())
+    assert written["faces"] == 3 and written["image_size"] == 64 and list(written["workers"]) == ["0", "1"]
     for workers, line in enumerate(capsys.readouterr().out.splitlines()):
         assert re.fullmatch(rf"{workers} workers: ours \d+, PIL \+ torchvision \d+ images/s, ratio \d+\.\d\d", line)
+        speeds = written["workers"][str(workers)]
+        assert f"ours {speeds['ours']:.0f}, PIL + torchvision {speeds['plain']:.0f} " in line
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):

@@ -1,10 +1,7 @@
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
 
 import datasets
@@ -25,6 +22,9 @@ from dataset_scripts.pts import read_pts
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
+from training_mtld import data as training_data
+from training_mtld import models, tracking
+from training_mtld.options import parse_args
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "300w"
@@ -114,15 +114,13 @@ def trained(data, tmp_path_factory):
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.MonkeyPatch.context() as patch:
         printed = []
-        patch.setattr(train_accelerate.tqdm, "write", lambda line, **_: printed.append(line))
+        patch.setattr(tracking.tqdm, "write", lambda line, **_: printed.append(line))
         assert train_accelerate.run(arguments(data, output_dir, eval_every=1)) == 0
     return output_dir, printed
 
 
-def last_scores(printed: list[str]) -> list[str]:
-    """The lines of the last evaluation, one split: its NME and what confidences are worth."""
-    start = max(index for index, line in enumerate(printed) if "NME" in line)
-    return printed[start : start + 2]
+def scores_in(folder) -> dict:
+    return json.loads((folder / "scores.json").read_text())["scores"]
 
 
 # A training from end to end --------------------------------------------------------------------------------------
@@ -131,15 +129,24 @@ def last_scores(printed: list[str]) -> list[str]:
 def test_training_prints_the_nme_of_each_evaluation_with_its_normalizer(trained):
     scores = [line for line in trained[1] if "NME" in line]
     assert len(scores) == 3
-    for line in scores:
+    for epoch, line in enumerate(scores, 1):
         assert re.fullmatch(
-            r"300W common \(5 faces, inter-ocular\): NME \d+\.\d{3}%  FR@8% \d+\.\d{2}%  AUC@8% \d+\.\d{2}%", line
+            rf"epoch {epoch}: 300W common \(5 faces, inter-ocular\): NME \d+\.\d{{3}}%  FR@8% \d+\.\d{{2}}%  "
+            r"AUC@8% \d+\.\d{2}%",
+            line,
         )
-    assert re.fullmatch(
-        r"  least confident tenth: \d+\.\d\d times the error of the most confident; "
-        r"likelihood [+-]\d\.\d{3} nats a landmark beside a constant scale",
-        last_scores(trained[1])[1],
-    )
+
+
+def test_training_leaves_the_scores_of_its_last_epoch(trained):
+    folder = trained[0] / "evaluation"
+    assert {"scores.json", "scores.csv", "faces.csv", "ced.png", "worst_common.png"} <= {
+        p.name for p in folder.iterdir()
+    }
+    common = scores_in(folder)["common"]
+    assert f"NME {common['normalizers']['inter-ocular']['nme']['value']:.3%}  " in trained[1][-1]
+    record = json.loads((trained[0] / "training.json").read_text())[-1]
+    assert record["results"]["common"]["nme"] == common["normalizers"]["inter-ocular"]["nme"]["value"]
+    assert record["results"]["common"]["confidence_ratio"] == common["confidence_ratio"]
 
 
 def test_saved_directory_is_whole(trained):
@@ -163,14 +170,13 @@ def test_saved_model_loads_as_float32_and_works(trained):
     assert faces[0][0]["keypoints"].shape == (68, 2)
 
 
-def test_eval_only_prints_exactly_what_the_training_did(trained, data, capsys):
-    assert train_accelerate.run(scoring(data, trained[0])) == 0
-    assert capsys.readouterr().out.splitlines() == last_scores(trained[1])
-
-
-def test_eval_only_takes_the_size_of_the_checkpoint(trained, data, capsys):
-    assert train_accelerate.run(scoring(data, trained[0], image_size=None)) == 0
-    assert capsys.readouterr().out.splitlines() == last_scores(trained[1])
+@pytest.mark.parametrize("image_size", [64, None])
+def test_eval_only_finds_exactly_what_the_training_did(trained, data, tmp_path, capsys, image_size):
+    assert (
+        train_accelerate.run([*scoring(data, trained[0], image_size=image_size), "--output_dir", str(tmp_path)]) == 0
+    )
+    assert scores_in(tmp_path) == scores_in(trained[0] / "evaluation")
+    assert "common" in capsys.readouterr().out
 
 
 def test_a_backbone_beside_a_checkpoint_is_one_line(trained, data, capsys):
@@ -178,22 +184,30 @@ def test_a_backbone_beside_a_checkpoint_is_one_line(trained, data, capsys):
     assert "--backbone must not be given with --model_name_or_path" in line
 
 
-def test_eval_only_of_several_splits_and_another_normalizer(trained, data, capsys):
+def test_eval_only_of_several_splits_and_another_normalizer(trained, data, tmp_path, capsys):
     words = scoring(data, trained[0], eval_splits=("train[:7]", "common+train"), normalizer="inter-pupil")
-    assert train_accelerate.run(words) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "NME" in line]
-    assert [line.partition(": NME")[0] for line in lines] == [
-        "300W train[:7] (7 faces, inter-pupil)",
-        "300W common+train (27 faces, inter-pupil)",
-    ]
+    assert train_accelerate.run([*words, "--output_dir", str(tmp_path)]) == 0
+    scores = scores_in(tmp_path)
+    assert {name: scored["faces"] for name, scored in scores.items()} == {"train[:7]": 7, "common+train": 27}
+    assert all(next(iter(scored["normalizers"])) == "inter-pupil" for scored in scores.values())
+
+
+def test_challenging_faces_are_scored_along_and_as_full(trained, data, tmp_path):
+    shutil.copytree(data, tmp_path / "300w")
+    for index in range(3):
+        write_face(tmp_path / "300w" / "ibug" / f"{index}_1.png", 200 + index)
+    assert train_accelerate.run([*scoring(tmp_path / "300w", trained[0]), "--output_dir", str(tmp_path / "out")]) == 0
+    scores = scores_in(tmp_path / "out")
+    assert {name: scored["faces"] for name, scored in scores.items()} == {"common": 5, "challenging": 3, "full": 8}
 
 
 def test_card_tells_how_the_model_came_about(trained):
     record = json.loads((trained[0] / "training.json").read_text())
     assert len(record) == 1 and record[0]["faces"] == TRAIN_FACES and record[0]["official_faces"] == 3148
     card = (trained[0] / "README.md").read_text()
-    percent = re.search(r"NME (\d+\.\d{3})%", last_scores(trained[1])[0])[1]
-    assert f"| 300W common | 5 | {percent} |" in card
+    percent = re.search(r"NME (\d+\.\d{3})%", trained[1][-1])[1]
+    assert f"| 300W common | 5 | {percent} (" in card
+    assert re.fullmatch(r"[0-9a-f]{16}", record[0]["fingerprint"]) and record[0]["fingerprint"] in card
     assert "accelerate launch train_accelerate.py --data_dir 300w --output_dir model --backbone test_resnet" in card
     assert str(trained[0].parent) not in card + (trained[0] / "training.json").read_text()
 
@@ -216,7 +230,7 @@ def test_train_only_changes_one_part_and_the_scores_of_no_landmark(trained, data
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed >= {"scale_head.fc1.weight", "scale_head.usual_error"}
     assert all(name.startswith("scale_head.") for name in changed)  # batch-norm statistics neither
-    assert last_scores(trained[1])[0] in capsys.readouterr().out
+    assert trained[1][-1].removeprefix("epoch 3: ") in capsys.readouterr().out
 
 
 def test_train_only_gives_confidences_to_a_checkpoint_without(data, tmp_path):
@@ -254,8 +268,9 @@ def test_training_from_a_checkpoint_is_in_training_mode_from_its_first_step(trai
 
 def test_validation_photos_are_held_out_and_scored(data, tmp_path):
     (tmp_path / "list.txt").write_text("afw/03_1.png\nafw/07_1.png\n")
-    args = train_accelerate.parse_args(arguments(data, tmp_path / "out", validation_list=tmp_path / "list.txt"))
-    train, scored = train_accelerate.load_splits(args, MTLDImageProcessor(size=64))
+    args = parse_args(arguments(data, tmp_path / "out", validation_list=tmp_path / "list.txt"))
+    processor = MTLDImageProcessor(size=64)
+    train, scored = training_data.load_training(args, processor), training_data.load_scored(args, processor)
     assert list(scored) == ["validation"]
     assert sorted(scored["validation"].faces["image_id"][:]) == ["afw/03_1", "afw/07_1"]
     assert scored["validation"].crop.augmentation is None and train.crop.augmentation is not None
@@ -271,14 +286,13 @@ def test_validation_list_of_all_photos_leaves_nothing_to_train_on(data, tmp_path
 
 def test_base_of_table_3_is_one_option_away(data, tmp_path):
     off = ("use_multiscale_transformer=false", "use_heatmap_loss=false", "use_structure_loss=no")
-    args = train_accelerate.parse_args(arguments(data, tmp_path, config=off))
-    model = train_accelerate.build_model(args)
+    model, _ = models.build_model(parse_args(arguments(data, tmp_path, config=off)))
     assert not any("encoder" in name or "heatmap" in name for name, _ in model.named_parameters())
 
 
 def test_config_may_be_given_twice_and_keeps_types(data, tmp_path):
     words = [*arguments(data, tmp_path), "--config", "heatmap_sigma=2", "coordinate_loss_weight=1e-1"]
-    fields = dict(train_accelerate.parse_args([*words, "--config", "structure_distance=euclidean"]).config)
+    fields = dict(parse_args([*words, "--config", "structure_distance=euclidean"]).config)
     assert fields["hidden_size"] == 16 and fields["structure_distance"] == "euclidean"
     assert fields["heatmap_sigma"] == 2.0 and fields["coordinate_loss_weight"] == 0.1
 
@@ -286,45 +300,8 @@ def test_config_may_be_given_twice_and_keeps_types(data, tmp_path):
 # Interrupted ------------------------------------------------------------------------------------------------------
 
 
-def test_training_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(trained, data, tmp_path):
-    output_dir = tmp_path / "killed"
-    kill_in_third_epoch(arguments(data, output_dir), output_dir)
-    leftover = output_dir / "checkpoints" / "tmp_0003"  # as of a training killed while saving
-    leftover.mkdir()
-    (leftover / "model.safetensors").write_bytes(b"half")
-    (output_dir / "checkpoints" / "tmp_0001").mkdir()
-
-    assert train_accelerate.run([*arguments(data, output_dir), "--resume_from_checkpoint", "latest"]) == 0
-
-    assert sorted(path.name for path in (output_dir / "checkpoints").iterdir()) == ["epoch_0002", "epoch_0003"]
-    for file in ("checkpoints/epoch_0003/model.safetensors", "model.safetensors"):
-        expected, found = load_file(trained[0] / file), load_file(output_dir / file)
-        assert expected.keys() == found.keys()
-        for name in expected:
-            assert torch.equal(expected[name], found[name]), name
-
-
-def kill_in_third_epoch(words, output_dir):
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train_accelerate.py"), *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    second = output_dir / "checkpoints" / "epoch_0002"
-    while not second.exists():
-        assert process.poll() is None, "the training ended before it was killed"
-        time.sleep(0.005)
-    time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (output_dir / "config.json").exists()
-    assert not (output_dir / "checkpoints" / "epoch_0003").exists()
-
-
 def test_resume_without_a_checkpoint_starts_from_the_beginning(data, tmp_path, caplog):
-    args = train_accelerate.parse_args(arguments(data, tmp_path, resume_from_checkpoint="latest"))
-    assert train_accelerate.resume(None, args, tmp_path / "checkpoints", None) == 0
+    assert train_accelerate.run(arguments(data, tmp_path, resume_from_checkpoint="latest", epochs=1)) == 0
     assert "starting from the beginning" in caplog.text
 
 
@@ -335,26 +312,11 @@ def test_a_new_training_does_not_mix_with_an_older_one(trained, data, tmp_path, 
     assert str(tmp_path) in line and "--resume_from_checkpoint latest" in line
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"epochs": 9}, "--epochs and --decay_epochs must be those of the training in"),
-        ({"config": ("hidden_size=32",)}, "with the same arguments"),
-        ({"resume_from_checkpoint": "nowhere"}, "--resume_from_checkpoint must be a checkpoint's folder .* nowhere"),
-    ],
-)
-def test_resuming_what_is_not_the_same_training_is_one_line(trained, data, tmp_path, capsys, options, message):
-    options = {"resume_from_checkpoint": trained[0] / "checkpoints" / "epoch_0002"} | options
-    line = fails(capsys, arguments(data, tmp_path / "out", **options))
-    assert re.search(message, line)
-    assert not (tmp_path / "out" / "config.json").exists()
-
-
 def test_interrupt_is_one_line(data, tmp_path, capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_accelerate, "load_splits", interrupt)
+    monkeypatch.setattr(train_accelerate.data, "load_scored", interrupt)
     assert train_accelerate.run(arguments(data, tmp_path)) == 130
     assert "interrupted" in capsys.readouterr().err.splitlines()[-1]
 
@@ -416,7 +378,7 @@ def test_checkpoint_of_another_number_of_landmarks_is_one_line(data, tmp_path, c
     config = MTLDConfig(backbone="test_resnet.r160_in1k", num_landmarks=29, image_size=64, **sizes)
     MTLDForFacialLandmarkDetection(config).save_pretrained(tmp_path / "other")
     line = fails(capsys, scoring(data, tmp_path / "other"))
-    assert f"must predict the 68 landmarks of 300w, but {tmp_path / 'other'} predicts 29" in line
+    assert f"must predict the 68 landmarks of 300w, but {tmp_path / 'other'} predicts others" in line
 
 
 @pytest.mark.parametrize("content", [{"model_type": "bert"}, {"model_type": "mtld", "hidden_size": 95}, None])
@@ -441,7 +403,7 @@ def test_a_face_that_cannot_be_used_is_named_in_one_line(trained, data, tmp_path
             faces = faces.add_column(name, column)
         return faces
 
-    monkeypatch.setattr(train_accelerate, "load_faces", load_broken)
+    monkeypatch.setattr(training_data, "load_faces", load_broken)
     line = fails(capsys, scoring(data, trained[0], num_workers=workers))
     assert "helen/testset/3: box must have x1 > x0 and y1 > y0, but got [5.0, 5.0, 5.0, 9.0]" in line
     assert len(line) < 200

@@ -15,6 +15,7 @@ from transformers import AutoImageProcessor, AutoModel, pipeline
 
 import train_accelerate
 from dataset_scripts.conversion import convert
+from training_mtld.options import parse_args
 
 NAMES = ["right_eye", "left_eye", "nose_tip", "mouth_0", "mouth_1"]
 TRAIN, TEST = 10, 3
@@ -86,6 +87,10 @@ def train(dataset, out, capsys, **options) -> str:
     return printed.out
 
 
+def scores_in(folder) -> dict:
+    return json.loads((folder / "scores.json").read_text())["scores"]
+
+
 def one_line(capsys, words) -> str:
     capsys.readouterr()
     assert train_accelerate.run(words) == 2
@@ -104,9 +109,10 @@ def test_own_points_train_evaluate_and_find_themselves_with_no_code(dolls, tmp_p
     model = AutoModel.from_pretrained(tmp_path / "model", trust_remote_code=True)
     assert model.config.landmark_names == NAMES and model.config.flip_pairs == [[0, 1], [3, 4]]
     assert "CC0" in (tmp_path / "model" / "README.md").read_text()
-    again = {"model_name_or_path": tmp_path / "model", "eval_only": (), "output_dir": None}
+    again = {"model_name_or_path": tmp_path / "model", "eval_only": ()}
     without = {"backbone": None, "random_backbone": None, "config": None, "epochs": None}
-    assert score[0] in train(dolls / "landmarks.yaml", None, capsys, **again, **without)
+    train(dolls / "landmarks.yaml", tmp_path / "again", capsys, **again, **without)
+    assert scores_in(tmp_path / "again") == scores_in(tmp_path / "model" / "evaluation")
     find = pipeline("facial-landmark-detection", model=str(tmp_path / "model"), trust_remote_code=True)
     (face,) = find(Image.open(dolls / "test" / "0.png"), boxes="whole")
     assert [landmark["label"] for landmark in face["landmarks"]] == NAMES
@@ -193,7 +199,8 @@ def test_streamed_faces_train_and_score_as_others(dolls, tmp_path, capsys, parqu
     assert "streamed" in (tmp_path / "model" / "README.md").read_text()
     again = {"model_name_or_path": tmp_path / "model", "eval_only": (), "eval_splits": ("test",)}
     without = {"backbone": None, "random_backbone": None, "config": None, "epochs": None}
-    assert train(dolls / "landmarks.yaml", None, capsys, **again, **without).splitlines()[0] in printed
+    train(dolls / "landmarks.yaml", tmp_path / "again", capsys, **again, **without)
+    assert scores_in(tmp_path / "again")["test"] == scores_in(tmp_path / "model" / "evaluation")["test"]
 
 
 def test_a_stream_can_be_split_by_a_list(dolls, tmp_path, capsys):
@@ -215,7 +222,7 @@ def test_a_stream_without_faces_is_one_line_and_one_batch_is_enough(dolls, tmp_p
 
 def test_augmentation_is_set_by_name(dolls, tmp_path, capsys):
     words = [*arguments(dolls / "landmarks.yaml", tmp_path), "--augmentation", "rotation=45", "box_jitter=0.1"]
-    args = train_accelerate.parse_args(words)
+    args = parse_args(words)
     assert dict(args.augmentation) == {"rotation": 45.0, "box_jitter": 0.1}
     for wrong, message in (("turn=3", "a field of Augmentation"), ("rotation=x", "rotation must be a number")):
         assert message in one_line(capsys, [*words, "--augmentation", wrong])

@@ -1,7 +1,7 @@
 import shlex
 import subprocess
 
-from modeling_mtld.training_facts import git_commit, library_versions, shown_command
+from training_mtld.facts import git_commit, library_versions, shown_command
 
 
 def test_shown_command_can_be_typed_again_and_hides_where_this_machine_keeps_things():

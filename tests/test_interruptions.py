@@ -1,0 +1,180 @@
+"""A training that is killed, stopped or breaks off loses nothing, and ends as if nothing had happened."""
+
+import errno
+import os
+import random
+import re
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from training_runs import arguments, assert_same_weights, finish, loss_curve, make_dolls, start
+
+import train_accelerate
+
+KILLS = 10
+# All that has a state: both schedulers, the moving average, accumulation, clipping and rates of two groups.
+OPTIONS = {
+    "epochs": 4,
+    "decay_epochs": (2,),
+    "warmup_steps": 3,
+    "ema_decay": 0.9,
+    "gradient_accumulation_steps": 2,
+    "batch_size": 2,
+    "max_grad_norm": 1.0,
+    "backbone_lr_factor": 0.5,
+    "save_steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def dolls(tmp_path_factory):
+    return make_dolls(tmp_path_factory.mktemp("data") / "dolls")
+
+
+@pytest.fixture(scope="module")
+def whole(dolls, tmp_path_factory):
+    """The directory of a training that nobody interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    log = out.parent / "log"
+    finish([start(arguments(dolls, out, **OPTIONS), log)], log)
+    return out
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """For `train_accelerate.run` in this very process."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def checkpoint_names(out):
+    folder = out / "checkpoints"
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def test_killed_ten_times_at_random_moments_it_ends_with_the_same_weights(dolls, whole, tmp_path):
+    out, log = tmp_path / "out", tmp_path / "log"
+    words = arguments(dolls, out, resume_from_checkpoint="latest", **OPTIONS)
+    chance, kills = random.Random(0), 0
+    while kills < KILLS:
+        process = start(words, log)
+        before = checkpoint_names(out)
+        while checkpoint_names(out) == before and process.is_alive():  # else it would never get anywhere
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.15))
+        if not process.is_alive():
+            break
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+    finish([start(words, log)], log)
+    assert kills == KILLS
+    assert_same_weights(whole, out)
+    assert_same_weights(whole / "checkpoints" / "epoch_0004", out / "checkpoints" / "epoch_0004")
+    assert loss_curve(out)[-1] == loss_curve(whole)[-1]
+
+
+def test_leftovers_of_a_training_killed_while_saving_do_no_harm(dolls, whole, tmp_path):
+    out, log = tmp_path / "out", tmp_path / "log"
+    last = whole / "checkpoints" / "epoch_0003_update_000006"
+    shutil.copytree(last, out / "checkpoints" / last.name)
+    half = out / "checkpoints" / "tmp_epoch_0004"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    finish([start(arguments(dolls, out, resume_from_checkpoint="latest", **OPTIONS), log)], log)
+    assert_same_weights(whole, out)
+    assert not half.exists()
+
+
+def test_the_last_checkpoints_are_kept(whole, dolls, tmp_path):
+    assert checkpoint_names(whole) == ["epoch_0003_update_000006", "epoch_0004"]
+    log = tmp_path / "log"
+    words = arguments(dolls, tmp_path / "out", save_total_limit=3)
+    finish([start(words, log)], log)
+    assert checkpoint_names(tmp_path / "out") == ["epoch_0001", "epoch_0002", "epoch_0003"]
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_ends_cleanly(dolls, whole, tmp_path, number, status):
+    out, log = tmp_path / "out", tmp_path / "log"
+    options = {**OPTIONS, "save_steps": 0}
+    process = start(arguments(dolls, out, **options), log)
+    while not checkpoint_names(out):
+        time.sleep(0.005)
+    os.kill(process.pid, number)
+    finish([process], log, status)
+    assert re.search(r"epoch_\d{4}_update_\d{6}$", checkpoint_names(out)[-1])
+    last = log.read_text().splitlines()[-1]
+    assert last == f"train_accelerate.py: stopped by {number.name}; --resume_from_checkpoint latest goes on with it"
+    assert not (out / "config.json").exists()
+    finish([start(arguments(dolls, out, resume_from_checkpoint="latest", **options), log)], log)
+    assert_same_weights(whole, out)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(dolls, tmp_path, capsys, monkeypatch, in_process):
+    save_state, saved = Accelerator.save_state, []
+
+    def fill_disk(accelerator, folder, **options):
+        saved.append(save_state(accelerator, folder, **options))
+        if len(saved) == 2:
+            (folder / "optimizer.bin").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Accelerator, "save_state", fill_disk)
+    out = tmp_path / "out"
+    assert train_accelerate.run(arguments(dolls, out)) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("train_accelerate.py: --output_dir must take a checkpoint") and "No space left" in line
+    assert checkpoint_names(out) == ["epoch_0001"]
+
+
+def test_a_loss_that_is_not_finite_is_one_line_and_leaves_the_checkpoint_before(
+    dolls, tmp_path, capsys, monkeypatch, in_process
+):
+    optimize = train_accelerate.train_update
+
+    def explode(training, batches):
+        if training.progress.epoch == 1:
+            batches[0]["pixel_values"][:] = torch.inf
+        return optimize(training, batches)
+
+    monkeypatch.setattr(train_accelerate, "train_update", explode)
+    assert train_accelerate.run(arguments(dolls, tmp_path / "out")) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "the loss must be finite, but got nan in epoch 2, update 1" in line
+    assert checkpoint_names(tmp_path / "out") == ["epoch_0001"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"epochs": 9}, r"--epochs must be 4 as in the training of .*epoch_0004, but got 9"),
+        ({"batch_size": 1}, "--batch_size must be 2 as in"),
+        ({"ema_decay": None}, r"--ema_decay must be 0\.9 as in .* but got None"),
+        ({"config": ("hidden_size=32",)}, "--config must be "),
+        ({"resume_from_checkpoint": "nowhere"}, "--resume_from_checkpoint must be a checkpoint's folder .* nowhere"),
+    ],
+)
+def test_resuming_what_is_not_the_same_training_is_one_line(
+    whole, dolls, tmp_path, capsys, in_process, options, message
+):
+    given = {**OPTIONS, "resume_from_checkpoint": whole / "checkpoints" / "epoch_0004"} | options
+    assert train_accelerate.run(arguments(dolls, tmp_path / "out", **given)) == 2
+    assert re.search(message, capsys.readouterr().err.splitlines()[-1])
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_a_damaged_checkpoint_is_one_line(whole, dolls, tmp_path, capsys, in_process):
+    copy = tmp_path / "epoch_0004"
+    shutil.copytree(whole / "checkpoints" / "epoch_0004", copy)
+    (copy / "model.safetensors").write_bytes((copy / "model.safetensors").read_bytes()[:1000])
+    words = arguments(dolls, tmp_path / "out", **OPTIONS, resume_from_checkpoint=copy)
+    assert train_accelerate.run(words) == 2
+    assert f"must be whole and of a training with the same options, but got {copy}" in capsys.readouterr().err

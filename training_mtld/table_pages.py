@@ -1,0 +1,191 @@
+"""The tables as Markdown: what the trainings here gave, beside the paper's numbers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from dataset_scripts import BENCHMARKS
+
+from . import paper
+
+TITLES = {
+    1: "Table 1: NME on 300W, AFLW and COFW",
+    2: "Table 2: NME on WFLW and its subsets",
+    3: "Table 3: the modules, on 300W",
+    4: "Table 4: size and speed",
+    5: "Table 5: neighbours in the structure loss, on 300W",
+}
+NOTHING = "–"
+RUN_LABELS = {"base": "base", "mst": "MST", "mst-heatmap": "MST, Heat.", "mst-structure": "MST, Struc."}
+HASH_DIGITS = 7
+
+
+def page(table: Mapping) -> str:
+    """Markdown of a table as `tableN.json` holds it: what was done, the table, the paper's contradictions. No title.
+
+    Raises:
+        ValueError: if it is of no such table.
+    """
+    makers = {1: _backbone_page, 2: _backbone_page, 3: _module_page, 4: _cost_page, 5: _neighbor_page}
+    if table.get("table") not in makers:
+        raise ValueError(f"table must be 1 to 5, but got {table.get('table')!r}")
+    notes = [f"{note[0].upper()}{note[1:]}." for note in paper.FOOTNOTES.get(table["table"], ())]
+    return "\n\n".join([*makers[table["table"]](table), *([" ".join(notes)] if notes else [])])
+
+
+def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table: the first column to the left, the others to the right."""
+    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def interval(estimate: Mapping | None, digits: int = 2) -> str:
+    """ "3.42 [3.30, 3.55]" in percent."""
+    if estimate is None:
+        return NOTHING
+    value, low, high = (percent(estimate[name], digits) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def change(estimate: Mapping) -> str:
+    """The same of a difference, with its sign."""
+    value, low, high = (_signed(estimate[name]) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def percent(fraction: float, digits: int = 2) -> str:
+    return f"{100 * fraction:.{digits}f}"
+
+
+def listed(names: Iterable) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    *first, last = map(str, names)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def budget(facts: Mapping) -> str:
+    """A sentence on how the trainings behind a table were done and scored."""
+    official = facts["official_train_faces"]
+    of_all = "" if official in (None, facts["train_faces"]) else f" of the {official:,}"
+    trained = "streamed" if facts["train_faces"] is None else f"{facts['train_faces']:,}{of_all}"
+    seeds = f"{'seed' if len(facts['seeds']) == 1 else 'seeds'} {listed(facts['seeds'])}"
+    scored = listed(f"{count:,} of {score}" for score, count in facts["faces"].items())
+    weights = listed(dict.fromkeys(facts["backbone_weights"].values()))
+    return (
+        f"{facts['dataset']}: {facts['epochs']} epochs, of which the last is scored, at {facts['image_size']} x "
+        f"{facts['image_size']}, batch {facts['batch_size']}, {seeds}, on {trained} faces of {facts['train_split']} "
+        f"({facts['trained_on']}; backbone's weights: {weights}; {_commits(facts)}). Scored on {scored} "
+        f"({facts['scored_on']}). NME in %, {facts['normalizer']}."
+    )
+
+
+def _commits(facts: Mapping) -> str:
+    shown = [
+        commit.replace(commit.split()[0], commit.split()[0][:HASH_DIGITS]) if commit != "None" else "unknown"
+        for commit in facts["commits"]
+    ]
+    return f"commit{'s' if len(shown) > 1 else ''} {listed(shown)}"
+
+
+def _signed(fraction: float) -> str:
+    return f"{100 * fraction:+.2f}"
+
+
+def _seeds(estimate: Mapping, show) -> str:
+    return ", ".join(show(value) for value in estimate["seeds"].values())
+
+
+_HOW = (
+    "In brackets 95 % intervals: bootstrap over faces of each face's error averaged over the seeds. A difference is "
+    "taken face by face and seed by seed, so that its interval is of the difference itself; below 0 is better. The "
+    "intervals do not tell how another seed would have come out: each seed's own value does."
+)
+
+
+def _module_page(table: Mapping) -> list[str]:
+    rows = []
+    for row in table["rows"]:
+        against = [
+            f"{change(other)} for {other['adds']} on {RUN_LABELS[run]} ({_seeds(other, _signed)})"
+            for run, other in row["against"].items()
+        ]
+        marks = ["✓", *("✓" if name in row["modules"] else "" for name in ("MST", "Heat.", "Struc."))]
+        rows.append(
+            [
+                *marks,
+                f"{row['paper']:.2f}",
+                interval(row["nme"]),
+                _seeds(row["nme"], percent),
+                "<br>".join(against) or NOTHING,
+            ]
+        )
+    header = ["Base", "MST", "Heat.", "Struc.", "paper", "here", "by seed", "what the module changes (by seed)"]
+    return [f"{budget(table['facts'])} {_paper_budget()}", grid(header, rows), _HOW]
+
+
+def _neighbor_page(table: Mapping) -> list[str]:
+    measured = {row["neighbors"]: row for row in table["rows"]}
+    rows = []
+    for neighbors, quoted in paper.TABLE_5.items():
+        row = measured.get(neighbors)
+        cells = [NOTHING] * 3
+        if row:
+            differences = [f"{change(other)} ({_seeds(other, _signed)})" for other in row["against"].values()]
+            cells = [interval(row["nme"]), _seeds(row["nme"], percent), *(differences or [NOTHING])]
+        rows.append([str(neighbors), f"{quoted:.2f}", *cells])
+    header = ["neighbours", "paper", "here", "by seed", f"against {table['first']} (by seed)"]
+    return [f"{budget(table['facts'])} {_paper_budget()}", grid(header, rows), _HOW]
+
+
+def _paper_budget() -> str:
+    return "The paper: 150 epochs at 256 x 256 on all training faces, scored on 300W full."
+
+
+def _backbone_page(table: Mapping) -> list[str]:
+    number = table["table"]
+    columns, quoted = {1: (paper.TABLE_1_COLUMNS, paper.TABLE_1), 2: (paper.TABLE_2_COLUMNS, paper.TABLE_2)}[number]
+    titles = [f"{BENCHMARKS[name].title} {score}" for name, score in columns]
+    rows = [
+        [_by_whom(row.method), row.backbone, *(_quoted(row.nme.get(column)) for column in columns)] for row in quoted
+    ]
+    for row in table["rows"]:
+        cells = [interval(row["cells"].get(f"{name} {score}")) for name, score in columns]
+        rows.append(["**MTLD, here**", paper.BACKBONE_TITLES[row["backbone"]], *cells])
+    missing = [BENCHMARKS[name].title for name in dict.fromkeys(n for n, _ in columns) if name not in table["facts"]]
+    notes = [budget(facts) for facts in table["facts"].values()]
+    if "aflw" in table["facts"]:
+        notes.append("AFLW test is what the paper calls full.")
+    if missing:
+        notes.append(f"Not measured here, as the data was not at hand: {listed(missing)}.")
+    return ["\n".join(f"- {note}" for note in notes), grid(["method", "backbone", *titles], rows), _HOW_ALONE]
+
+
+_HOW_ALONE = "In brackets 95 % intervals: bootstrap over faces of each face's error averaged over the seeds."
+
+
+def _by_whom(method: str) -> str:
+    return f"{method}, the paper" if method == "MTLD" else method
+
+
+def _quoted(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f}"
+
+
+def _cost_page(table: Mapping) -> list[str]:
+    rows = [
+        [_by_whom(row.method), row.backbone, f"{row.parameters} M", f"{row.multiply_adds} G", f"{row.cpu:g}"]
+        + [f"{row.gpu:g}", NOTHING, NOTHING]
+        for row in paper.TABLE_4
+    ]
+    for backbone, row in table["networks"].items():
+        speeds = [f"{row[d]['images_per_second']:.1f}" if row.get(d) else NOTHING for d in ("cpu", "gpu")]
+        ratios = [f"{row[d]['ratio']:.2f}" if row.get(d) else NOTHING for d in ("cpu", "gpu")]
+        size = [f"{row['parameters'] / 1e6:.1f} M", f"{row['multiply_adds'] / 1e9:.2f} G"]
+        rows.append(["**MTLD, here**", paper.BACKBONE_TITLES.get(backbone, backbone), *size, *speeds, *ratios])
+    header = ["method", "backbone", "parameters", "multiply-adds", "CPU, faces/s", "GPU, faces/s"]
+    size = table["image_size"]
+    text = (
+        f"{table['num_landmarks']} landmarks, {size} x {size}, batch {table['batch_size']}, float32, medians of "
+        f"{table['runs']} runs. Speeds here are of {table['cpu']} ({table['threads']} threads) and "
+        f"{table['gpu'] or 'no GPU'}, the paper's of {paper.TABLE_4_MACHINES}: they do not compare. What does is the "
+        "time over that of the bare timm trunk, measured in turns with it."
+    )
+    return [text, grid([*header, "time over trunk, CPU", "GPU"], rows)]

@@ -1,0 +1,88 @@
+"""What a training tells while it runs: its plan, the progress bar, trackers and pictures."""
+
+import resource
+from collections.abc import Mapping
+
+import torch
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+
+from .evaluation import main_normalizer
+from .pictures import compare_fixed_faces
+
+
+def start(accelerator: Accelerator, args, batch: int, updates: int | None):
+    """Says how large the training is, and starts the trackers of --report_to."""
+    accelerator.init_trackers("logs", config=_flat(args))
+    if not accelerator.is_main_process:
+        return
+    steps = accelerator.gradient_accumulation_steps
+    count = "as many updates an epoch as the stream has" if updates is None else f"{updates} updates an epoch"
+    total = "" if updates is None else f", {updates * args.epochs} in all"
+    tqdm.write(
+        f"effective batch {batch} ({args.batch_size} faces x {accelerator.num_processes} processes x {steps} steps), "
+        f"{count}{total}"
+    )
+
+
+def _flat(args) -> dict[str, str | int | float | bool]:
+    """The options as trackers take them."""
+    plain = (str, int, float, bool)
+    return {name: value if isinstance(value, plain) else str(value) for name, value in vars(args).items()}
+
+
+def facts_of_step(optimizer, images_per_second: float) -> dict[str, float]:
+    """Learning rate of the head, speed, and the most memory so far in GB: of the GPU, or of this process."""
+    if torch.cuda.is_available():
+        memory = torch.cuda.max_memory_allocated() / 1e9
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    rate = optimizer.param_groups[0]["lr"]
+    return {"learning_rate": rate, "images_per_second": images_per_second, "memory_gb": memory}
+
+
+def shown(means: Mapping[str, float], facts: Mapping[str, float]) -> dict[str, str]:
+    """For the progress bar."""
+    losses = {name: f"{mean:.4f}" for name, mean in means.items()}
+    return losses | {
+        "lr": f"{facts['learning_rate']:.0e}",
+        "img/s": f"{facts['images_per_second']:.0f}",
+        "GB": f"{facts['memory_gb']:.1f}",
+    }
+
+
+def log_scores(accelerator: Accelerator, scores: Mapping[str, Mapping], args, epoch: int):
+    """Prints one line a split, in percent with the normaliser, and logs the scores as fractions."""
+    kind, named = main_normalizer(args), {}
+    for split, scored in scores.items():
+        main = scored["normalizers"][kind]
+        named |= {f"{split}/{name}": main[name]["value"] for name in main if "value" in main[name]}
+        named |= {
+            f"{split}/{name}": scored[name] for name in ("confidence_ratio", "likelihood_gain") if name in scored
+        }
+        if accelerator.is_main_process:
+            tqdm.write(f"epoch {epoch}: {_line(split, scored, args)}")
+    accelerator.log(named, step=epoch)
+
+
+def _line(split: str, scored: Mapping, args) -> str:
+    kind, limit = main_normalizer(args), f"{100 * args.benchmark.failure_threshold:g}%"
+    main = scored["normalizers"][kind]
+    values = {name: main[key]["value"] for name, key in {"NME": "nme", "FR": f"failure_rate@{limit}"}.items()}
+    return (
+        f"{args.benchmark.title} {split} ({scored['faces']} faces, {kind}): NME {values['NME']:.3%}  "
+        f"FR@{limit} {values['FR']:.2%}  AUC@{limit} {main[f'auc@{limit}']['value']:.2%}"
+    )
+
+
+def log_picture(accelerator: Accelerator, model, parts: Mapping[str, object], args, epoch: int):
+    """Predictions beside annotations on a few scored faces, the same ones each time, for trackers that take images."""
+    if args.streaming or not accelerator.is_main_process:
+        return
+    name, crops = next(iter(parts.items()))
+    picture = compare_fixed_faces(model, crops)
+    for tracker in accelerator.trackers:
+        if tracker.name == "tensorboard":
+            tracker.log_images({f"{name}/faces": picture[None]}, step=epoch, dataformats="NHWC")
+        elif hasattr(tracker, "log_images"):
+            tracker.log_images({f"{name}/faces": picture[None]}, step=epoch)
