@@ -120,7 +120,7 @@ def test_usual_error_follows_the_annotated_landmarks_of_training_alone():
     head.train()(random_maps(), landmarks)
     assert torch.equal(head.usual_error, torch.full((5,), 0.02))
     for _ in range(2000):
-        head._follow_errors(landmarks, labels)
+        head.follow_errors(landmarks, labels)
     assert torch.allclose(head.usual_error, torch.tensor([0.02, 0.2, 0.3, 0.2, 0.2]), atol=1e-4)
 
 

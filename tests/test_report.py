@@ -233,6 +233,13 @@ def test_thresholds_are_those_of_the_report():
     assert "45.67" in text
 
 
+def test_checkpoint_and_flip_are_told():
+    text = " ".join(shown(new_report(flip=True)).split())
+    assert "mtld-r18 on 300W: in %" in text
+    assert "mirror image" in text
+    assert "mirror image" not in shown(new_report())
+
+
 def test_confidences_and_box_noise_are_shown_where_there_are_any():
     assert "Confidences" not in shown(new_report())
     assert "Box noise" not in shown(new_report())

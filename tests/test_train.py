@@ -109,14 +109,14 @@ def fails(capsys, words):
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """The directory of a finished training, and what it printed."""
+    """The directory of a finished training, and what it printed of its scores."""
     output_dir = tmp_path_factory.mktemp("trained") / "model"
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.MonkeyPatch.context() as patch:
         printed = []
         patch.setattr(tracking.tqdm, "write", lambda line, **_: printed.append(line))
         assert train_accelerate.run(arguments(data, output_dir, eval_every=1)) == 0
-    return output_dir, printed
+    return output_dir, [line for line in printed if "NME" in line]
 
 
 def scores_in(folder) -> dict:
@@ -127,9 +127,8 @@ def scores_in(folder) -> dict:
 
 
 def test_training_prints_the_nme_of_each_evaluation_with_its_normalizer(trained):
-    scores = [line for line in trained[1] if "NME" in line]
-    assert len(scores) == 3
-    for epoch, line in enumerate(scores, 1):
+    assert len(trained[1]) == 3
+    for epoch, line in enumerate(trained[1], 1):
         assert re.fullmatch(
             rf"epoch {epoch}: 300W common \(5 faces, inter-ocular\): NME \d+\.\d{{3}}%  FR@8% \d+\.\d{{2}}%  "
             r"AUC@8% \d+\.\d{2}%",

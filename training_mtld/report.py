@@ -163,10 +163,10 @@ def show_report(report: Mapping, console: Console | None = None) -> None:
     """
     console = console or Console()
     main, scores = report["normalizer"], report["scores"]
-    resamples = f", {report['resamples']:,} resamples" if "resamples" in report else ""
     flip = ", mean of each face and its mirror image" if report.get("flip") else ""
-    explained = f"in %; interval of the NME: 95 %, bootstrap over faces{resamples}{flip}"
-    _print(console, report["title"], explained, *_split_columns(report))
+    explained = f"in %; 95 % interval of the NME by bootstrap over faces{flip}"
+    title = f"{report['checkpoint']} on {report['title']}" if "checkpoint" in report else report["title"]
+    _print(console, title, explained, *_split_columns(report))
     parts = _part_columns(scores, main)
     if parts[0][0].cells:
         _print(console, "Facial parts", f"NME in %, {main}", *parts)

@@ -2,8 +2,8 @@
 
 The model's answers for a split are a dict of float64 arrays, here called faces, all in fractions of each face's crop:
 `landmarks` (N, K, 2), `labels` (N, K, 2) with NaN where not annotated, `boxes` (N, 4) that the crops were made from,
-`subsets` (N, S) bool in the order of `subset_names`, and with a scale head `scales` and `scores` (N, K). Everything
-that comes out is a fraction: NME 0.034 is 3.4 %.
+where the benchmark has subsets `subsets` (N, S) bool in the order of `subset_names`, and with a scale head `scales`
+and `scores` (N, K). Everything that comes out is a fraction: NME 0.034 is 3.4 %.
 """
 
 import functools
