@@ -66,7 +66,7 @@ def build_accelerator(args) -> Accelerator:
     return Accelerator(
         mixed_precision=args.mixed_precision,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
-        log_with=None if args.eval_only else args.report_to,
+        log_with=None if args.eval_only else args.report_to or None,
         project_dir=args.output_dir,
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=args.seed),
         dynamo_plugin=TorchDynamoPlugin(backend="inductor") if args.compile else None,

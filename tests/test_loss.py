@@ -6,7 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from modeling_mtld.loss_mtld import coordinate_loss, gaussian_heatmaps, heatmap_loss, mtld_loss, structure_loss
+from modeling_mtld.loss_mtld import (
+    coordinate_loss,
+    count_items,
+    gaussian_heatmaps,
+    heatmap_loss,
+    mtld_loss,
+    structure_loss,
+)
 
 NAN = float("nan")
 
@@ -189,3 +196,35 @@ def test_total_is_the_weighted_sum_of_what_is_switched_on(with_heatmaps, with_st
     assert total.item() == pytest.approx(expected.item()) and total.requires_grad
     assert terms.keys() == names
     assert terms["coordinate"] == values["coordinate"] and not any(term.requires_grad for term in terms.values())
+
+
+@pytest.mark.parametrize("neighbors", [0, 3, 20])
+def test_shares_of_parts_add_up_to_the_losses_of_the_whole_batch(neighbors):
+    """Parts with different numbers of annotated landmarks, one of them with none, whose mean of means is another."""
+    predictions, labels = random_faces()
+    labels[0, 2:] = NAN
+    labels[1] = NAN
+    heatmaps, scales = torch.rand(3, 8, 4, 4, dtype=torch.float64), torch.rand(3, 8, dtype=torch.float64) + 0.01
+    config = SimpleNamespace(
+        heatmap_sigma=1.5,
+        use_structure_loss=True,
+        num_neighbors=neighbors,
+        structure_distance="squared",
+        coordinate_loss_weight=1,
+        heatmap_loss_weight=10,
+        structure_loss_weight=5,
+        scale_loss_weight=0.01,
+    )
+
+    def losses(rows, counts):
+        given = labels[rows], predictions[rows], heatmaps[rows], scales[rows], torch.full((8,), 0.1)
+        return mtld_loss(config, *given, counts)
+
+    total, terms = losses(slice(None), None)
+    counts = count_items(labels, neighbors)
+    assert counts.landmarks == 10 and counts.pairs == 8 * min(neighbors, 7) + 2 * min(neighbors, 1)
+    shares = [losses([row], counts) for row in range(3)]
+    assert sum(share for share, _ in shares).item() == pytest.approx(total.item())
+    for name, value in terms.items():
+        assert sum(found[name] for _, found in shares).item() == pytest.approx(value.item()), name
+    assert torch.stack([losses([row], None)[0] for row in range(3)]).mean().item() != pytest.approx(total.item())

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from hub_stub import metadata_errors, run_with_hub, running_hub
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_runs import NAMES, make_dolls
 from transformers import AutoImageProcessor, AutoModel
 
 import train_accelerate
@@ -438,3 +441,58 @@ def read_common_faces(count):
         around = {"landmark_box": box_in_whole_pixels(landmarks), "box": [np.nan] * 4}
         faces.append({"image": Image.open(file.photo), "landmarks": landmarks, "image_id": file.image_id, **around})
     return faces
+
+
+# Other landmarks, publishing, tracking ----------------------------------------------------------------------------
+
+
+def test_a_checkpoint_for_other_landmarks_is_a_start(trained, tmp_path, capsys, caplog):
+    """As from the AFLW crops to 300W: the rest is kept, the landmarks are new, and the record tells of both."""
+    dolls = make_dolls(tmp_path / "dolls")
+    words = arguments(None, tmp_path / "out", dataset=dolls, data_dir=None, epochs=1, learning_rate=1e-9)
+    words = [*words, "--model_name_or_path", str(trained[0])]
+    for word in ("--backbone", "test_resnet.r160_in1k", "--random_backbone"):
+        words.remove(word)
+    assert train_accelerate.run(words) == 0
+    assert "has other landmarks, so these are new: " in caplog.text and "decoder.queries" in caplog.text
+    before, after = (load_file(folder / "model.safetensors") for folder in (trained[0], tmp_path / "out"))
+    assert after["decoder.queries"].shape == (5, 16) and before["decoder.queries"].shape == (68, 16)
+    name = "decoder.layers.0.head.fc1.weight"
+    torch.testing.assert_close(after[name], before[name], rtol=1e-3, atol=1e-5)
+    config = MTLDConfig.from_pretrained(tmp_path / "out")
+    assert config.landmark_names == NAMES and config.flip_pairs == [[0, 1], [3, 4]]
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert [stage["dataset"] for stage in record] == ["300w", "dolls"]
+
+
+def test_a_finished_model_is_pushed_with_its_results(data, tmp_path):
+    words = arguments(data, "out", push_to_hub="me/faces", private=(), epochs=1)
+    code = f"import sys, train_accelerate\nassert train_accelerate.run({words}) == 0\n"
+    with running_hub() as hub:
+        run_with_hub(hub, tmp_path, "home", code, ACCELERATE_USE_CPU="1")
+        files, private = hub.files("me/faces"), hub.repositories["me/faces"].private
+    assert {"model.safetensors", "config.json", "training.json", "README.md", "modeling_mtld.py"} <= set(files)
+    card = files["README.md"].decode()
+    assert metadata_errors(card)[0] == [] and "model-index" in card
+    assert private
+
+
+def test_a_repository_that_cannot_be_written_to_is_one_line_before_the_training(data, tmp_path, capsys):
+    line = fails(capsys, arguments(data, tmp_path / "out", push_to_hub="me/faces"))  # without a network
+    assert "--push_to_hub must be a repository that can be written to, but got me/faces: " in line
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_pictures_of_the_same_scored_faces_are_tracked(data, tmp_path):
+    assert train_accelerate.run(arguments(data, tmp_path / "out", epochs=3, picture_every=2)) == 0
+    events = EventAccumulator(str(tmp_path / "out" / "logs"))
+    events.Reload()
+    assert [image.step for image in events.Images("common/faces")] == [2, 3]
+    assert {"loss", "coordinate", "learning_rate", "images_per_second", "memory_gb", "common/nme"} <= set(
+        events.Tags()["scalars"]
+    )
+
+
+def test_no_tracker_writes_nothing(data, tmp_path):
+    assert train_accelerate.run([*arguments(data, tmp_path / "out", epochs=1), "--report_to"]) == 0
+    assert not (tmp_path / "out" / "logs").exists()

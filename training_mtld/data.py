@@ -12,7 +12,7 @@ from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream
 from dataset_scripts.loading import open_faces, split_names
 
 from .options import SHUFFLE_BUFFER
-from .scores import scored_names
+from .scores import face_normalizers, scored_names
 
 Crops = FaceCrops | FaceStream
 
@@ -92,15 +92,10 @@ def names_to_score(args, parts: Mapping[str, object]) -> list[str]:
 
 def check_normalizer(faces, name: str, args):
     """Looks before a training whether `faces` can be scored after it. Raises ValueError if not."""
-    benchmark, kind = args.benchmark, args.normalizer or args.benchmark.default_normalizer
+    kind = args.normalizer or args.benchmark.default_normalizer
     faces = faces.select_columns(["landmarks", "landmark_box", "box"]).with_format("numpy")
-    boxes = np.array([benchmark.box_to_crop(face) for face in faces])
-    unknown = int(np.isnan(benchmark.normalizers(faces["landmarks"][:], kind, boxes)).sum())
-    if unknown:
-        raise ValueError(
-            f"--normalizer must have its landmarks annotated in every face, but those of {kind} are not in {unknown} "
-            f"of {len(boxes)} faces of {name}; box and diagonal need none"
-        )
+    boxes = np.array([args.benchmark.box_to_crop(face) for face in faces])
+    face_normalizers({"labels": faces["landmarks"][:], "boxes": boxes}, args.benchmark, kind, name)
 
 
 def training_loader(accelerator: Accelerator, args, faces: Crops) -> DataLoader:
