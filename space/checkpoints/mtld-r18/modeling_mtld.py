@@ -428,8 +428,8 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         Args:
             pixel_values: (batch, 3, H, W), crops as `MTLDImageProcessor` makes them; H and W multiples of 32.
             labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
-            loss_counts: `count_items` of the whole batch, if `labels` are a part of it: the losses are then shares, and
-                the scale head's `follow_errors` is left to be called with the whole batch.
+            loss_counts: `count_items` of the whole batch, if `labels` are a part of it. The losses are then shares,
+                and the scale head's `follow_errors` is left to be called with the whole batch.
             kwargs: `output_hidden_states`, `output_attentions` and `return_dict`, by default as in the configuration.
                 What else the processor returns is ignored.
 
