@@ -13,7 +13,7 @@ help:
 	@echo "make test                                  run the tests"
 	@echo "make test-common                           run transformers' own tests of its models on this one; fetches them once"
 	@echo "make quality                               check lint and format"
-	@echo "make style                                 fix lint and format, copy the code into the checkpoints"
+	@echo "make style                                 fix lint and format, copy the code into the checkpoints, renew the figures in README"
 
 # Touched last, so that an interrupted installation starts again.
 $(STAMP): pyproject.toml
@@ -37,8 +37,9 @@ quality: $(STAMP)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 
-# The checkpoints carry copies of the code.
+# The checkpoints carry copies of the code, README and cards the figures of the results.
 style: $(STAMP)
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 	@for folder in space/checkpoints/*/; do $(VENV)/bin/python -c "import sys; from modeling_mtld.publishing_mtld import complete_checkpoint; complete_checkpoint(sys.argv[1])" "$$folder"; done
+	@$(VENV)/bin/python -m training_mtld.readme

@@ -106,6 +106,10 @@ def test_other_kinds_of_blocks(results):
     rows = "rows:\n  - {label: ours, file: net, score: common}"
     assert "| ours | 1,554 of common | 1.86 | 0.029 |" in readme.block("confidence", rows, results)
     assert "| ratio | 1.25 |" in readme.block("throughput", "file: loading", results)
+    noise = {"levels": [0, 0.1], "curves": {"shift": [{"value": v, "low": v, "high": v} for v in (0.03, 0.04)]}}
+    (results.folder / "noisy.json").write_text(json.dumps({"box_noise": noise}))
+    written = readme.block("noise", "file: noisy", results)
+    assert "|  | exact | up to 10% |" in written and "| shift | 3.00 [3.00, 3.00] | 4.00 [4.00, 4.00] |" in written
 
 
 def test_code_is_left_as_it_is(results):

@@ -208,7 +208,7 @@ def test_card_tells_how_the_model_came_about(trained):
     assert len(record) == 1 and record[0]["faces"] == TRAIN_FACES and record[0]["official_faces"] == 3148
     card = (trained[0] / "README.md").read_text()
     percent = re.search(r"NME (\d+\.\d{3})%", trained[1][-1])[1]
-    assert f"| 300W common | 5 | {percent} (" in card
+    assert f"| 300W common | 5 | {percent} [" in card
     assert re.fullmatch(r"[0-9a-f]{16}", record[0]["fingerprint"]) and record[0]["fingerprint"] in card
     assert "accelerate launch train_accelerate.py --data_dir 300w --output_dir model --backbone test_resnet" in card
     assert str(trained[0].parent) not in card + (trained[0] / "training.json").read_text()

@@ -27,8 +27,8 @@ A block names its kind, and in YAML what it shows:
     (a table: faces, NME with its interval, failure rate, AUC)
     <!-- end scores -->
 
-Kinds: scores; confidence (rows as before; the error ratio and gain of the scale head); table (file: table3);
-throughput (file: throughput).
+Kinds: scores; confidence (rows as before; the error ratio and gain of the scale head); noise (file: that of an
+evaluation with --box_noise); table (file: table3); throughput (file: throughput).
 """
 
 import argparse
@@ -173,6 +173,12 @@ def confidence_block(what: Mapping, results: Results) -> str:
     return grid(header, rows)
 
 
+def noise_block(what: Mapping, results: Results) -> str:
+    noise = results.read(what["file"])["box_noise"]
+    rows = [[name, *(interval(value) for value in curve)] for name, curve in noise["curves"].items()]
+    return grid(["", *(f"up to {level:.0%}" if level else "exact" for level in noise["levels"])], rows)
+
+
 def table_block(what: Mapping, results: Results) -> str:
     return page(results.read(what["file"]))
 
@@ -189,6 +195,7 @@ def throughput_block(what: Mapping, results: Results) -> str:
 BLOCKS: dict[str, Callable[[Mapping, Results], str]] = {
     "scores": scores_block,
     "confidence": confidence_block,
+    "noise": noise_block,
     "table": table_block,
     "throughput": throughput_block,
 }
