@@ -92,8 +92,12 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, 
         if accelerator.is_main_process:
             (temporary / OPTIONS).write_text(json.dumps(fixed_options(accelerator, args), indent=2), encoding="utf-8")
     except Exception as error:  # OSError, and what torch and safetensors make of it
+        free = shutil.disk_usage(folder.parent).free / 1e6  # torch's error of a full disk does not tell of it
         shutil.rmtree(temporary, ignore_errors=True)
-        raise ValueError(f"--output_dir must take a checkpoint, but {temporary} was not written: {error}") from error
+        raise ValueError(
+            f"--output_dir must take a checkpoint, but {temporary} was not written, with {free:.0f} MB free there: "
+            f"{error}"
+        ) from error
     accelerator.wait_for_everyone()  # each process has written its own random state
     if accelerator.is_main_process:
         shutil.rmtree(final, ignore_errors=True)
