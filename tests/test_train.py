@@ -186,6 +186,16 @@ def test_a_backbone_beside_a_checkpoint_is_one_line(trained, data, capsys):
     assert "--backbone must not be given with --model_name_or_path" in line
 
 
+def test_eval_only_with_box_noise(trained, data, tmp_path):
+    words = scoring(data, trained[0], eval_splits=("common",), box_noise=())
+    assert train_accelerate.run([*words, "--output_dir", str(tmp_path)]) == 0
+    noise = json.loads((tmp_path / "scores.json").read_text())["box_noise"]
+    assert noise["split"] == "common" and noise["levels"] == [0, 0.05, 0.1, 0.15, 0.2]
+    exact = scores_in(tmp_path)["common"]["normalizers"]["inter-ocular"]["nme"]
+    assert [curve[0] for curve in noise["curves"].values()] == [exact] * 3
+    assert Image.open(tmp_path / "box_noise.png").width > 300
+
+
 def test_eval_only_of_several_splits_and_another_normalizer(trained, data, tmp_path, capsys):
     words = scoring(data, trained[0], eval_splits=("train[:7]", "common+train"), normalizer="inter-pupil")
     assert train_accelerate.run([*words, "--output_dir", str(tmp_path)]) == 0

@@ -123,6 +123,8 @@ def write_evaluation(directory: Path, report: dict, faces: Mapping[str, dict], p
     curves = {name: errors_of(some, benchmark, kind) for name, some in chosen.items()}
     title = f"{report['checkpoint']} on {benchmark.title}"
     plot_ced(curves, benchmark.failure_threshold, kind, title, directory / "ced.png")
+    if "box_noise" in report:
+        plot_box_noise(report["box_noise"], directory / "box_noise.png")
     for name, crops in parts.items() if not args.streaming else ():
         picture = worst_faces(crops, faces[name], errors_of(faces[name], benchmark, kind), WORST)
         save_picture(picture, directory / f"worst_{_file_name(name)}.png")
@@ -143,7 +145,3 @@ def measure_box_noise(accelerator: Accelerator, model, parts: Mapping[str, Crops
 
     noise = box_noise(predict_crops, crops.faces, processor, args.benchmark, main_normalizer(args), seed=args.seed)
     return {**noise, "split": name}
-
-
-def write_box_noise(directory: Path, noise: dict):
-    plot_box_noise(noise, directory / "box_noise.png")
