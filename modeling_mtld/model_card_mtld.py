@@ -264,7 +264,7 @@ def _results(stage: Stage) -> str:
         for split, scores in stage.results.items()
     ]
     measured = any("nme_low" in scores for scores in stage.results.values())
-    brackets = " In brackets its 95 % interval, by bootstrap over the faces." if measured else ""
+    brackets = " In brackets: the 95 % interval of the NME, by bootstrap over the faces." if measured else ""
     return "\n".join(
         [
             f"Percent, of the last epoch and of the weights as they are stored here. NME is the mean error over the "

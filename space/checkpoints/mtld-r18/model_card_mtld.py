@@ -263,11 +263,13 @@ def _results(stage: Stage) -> str:
         f"{100 * scores['failure_rate']:.2f} | {100 * scores['auc']:.2f} |"
         for split, scores in stage.results.items()
     ]
+    measured = any("nme_low" in scores for scores in stage.results.values())
+    brackets = " In brackets: the 95 % interval of the NME, by bootstrap over the faces." if measured else ""
     return "\n".join(
         [
             f"Percent, of the last epoch and of the weights as they are stored here. NME is the mean error over the "
             f"{stage.normalizer} distance, FR the share of faces with an error above {limit}, AUC the area under the "
-            f"cumulative error curve up to there.",
+            f"cumulative error curve up to there.{brackets}",
             "",
             f"| split | faces | NME ({stage.normalizer}) | FR@{limit} | AUC@{limit} |",
             "|---|---|---|---|---|",
@@ -280,7 +282,7 @@ def _results(stage: Stage) -> str:
 def _interval(scores: Mapping[str, float]) -> str:
     if "nme_low" not in scores:
         return ""
-    return f" ({100 * scores['nme_low']:.2f} to {100 * scores['nme_high']:.2f})"
+    return f" [{100 * scores['nme_low']:.2f}, {100 * scores['nme_high']:.2f}]"
 
 
 def _confidence(split: str, scores: Mapping[str, float]) -> str:
