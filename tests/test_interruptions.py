@@ -178,3 +178,13 @@ def test_a_damaged_checkpoint_is_one_line(whole, dolls, tmp_path, capsys, in_pro
     words = arguments(dolls, tmp_path / "out", **OPTIONS, resume_from_checkpoint=copy)
     assert train_accelerate.run(words) == 2
     assert f"must be whole and of a training with the same options, but got {copy}" in capsys.readouterr().err
+
+
+def test_a_stream_goes_on_in_mid_epoch(dolls, tmp_path):
+    log, options = tmp_path / "log", {"streaming": (), "save_steps": 4, "save_total_limit": 9, "epochs": 2}
+    finish([start(arguments(dolls, tmp_path / "whole", **options), log)], log)
+    middle = tmp_path / "whole" / "checkpoints" / "epoch_0001_update_000004"
+    shutil.copytree(middle, tmp_path / "out" / "checkpoints" / middle.name)
+    words = arguments(dolls, tmp_path / "out", **options, resume_from_checkpoint="latest")
+    finish([start(words, log)], log)
+    assert_same_weights(tmp_path / "whole", tmp_path / "out")
