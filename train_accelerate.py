@@ -15,13 +15,15 @@ the same command and `--resume_from_checkpoint latest`. SIGTERM and Ctrl-C write
 model of the last epoch is written to --output_dir with its card, and its scores to evaluation/ there.
 
 `accelerate launch` brings several processes, GPUs and machines; `accelerate config` asks what there is. On wrong input
-this script prints one line and exits with status 2; `accelerate launch --quiet` adds nothing to it.
+this script prints one line and exits with status 2, after SIGTERM with 143; `accelerate launch --quiet` prints nothing
+more, and makes 1 of each.
 """
 
 import contextlib
 import dataclasses
 import itertools
 import logging
+import math
 import signal
 import sys
 import time
@@ -35,7 +37,7 @@ from tqdm.auto import tqdm
 
 from dataset_scripts.augmentation import box_margins, mean_face
 from modeling_mtld.loss_mtld import LossCounts, count_items
-from modeling_mtld.model_card_mtld import read_stages
+from modeling_mtld.model_card_mtld import Stage, read_stages
 from training_mtld import checkpoints, data, evaluation, models, optimization, publishing, report, tracking
 from training_mtld.checkpoints import Progress, Stopped, StopSignal
 from training_mtld.options import parse_args
@@ -55,11 +57,20 @@ class Training:
     loader: torch.utils.data.DataLoader
     progress: Progress
     stop: StopSignal
+    stage: Stage  # what the model card tells of it
 
     @property
     def result(self) -> torch.nn.Module:
         """The network that is scored and saved."""
-        return self.average.module if self.average else self.accelerator.unwrap_model(self.model)
+        return self.average.module if self.average else self.network
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """`model` as it was before it was wrapped and compiled."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+
+COMPILER = "inductor"  # torch's own
 
 
 def build_accelerator(args) -> Accelerator:
@@ -69,19 +80,20 @@ def build_accelerator(args) -> Accelerator:
         log_with=None if args.eval_only else args.report_to or None,
         project_dir=args.output_dir,
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=args.seed),
-        dynamo_plugin=TorchDynamoPlugin(backend="inductor") if args.compile else None,
+        dynamo_plugin=TorchDynamoPlugin(backend=COMPILER) if args.compile else None,
     )
 
 
-def build_training(accelerator: Accelerator, args, model, faces: data.Crops, stop: StopSignal) -> Training:
+def build_training(
+    accelerator: Accelerator, args, model, faces: data.Crops, stop: StopSignal, stage: Stage
+) -> Training:
     """Optimizer, schedule and loader for `model` and `faces`, prepared for this process and device."""
-    model = optimization.prepare_batch_norm(model.to(accelerator.device), args, accelerator.device)
+    model = model.to(accelerator.device)
     if args.train_only is not None:
         optimization.train_only(model, args.train_only)
+    model = optimization.prepare_batch_norm(model, args, accelerator.device)
     if accelerator.num_processes > 1:
         optimization.freeze_unused(model)
-    if args.channels_last:
-        model = model.to(memory_format=torch.channels_last)
     average = optimization.build_average(model, args)
     optimizer = optimization.build_optimizer(model, args)
     loader = data.training_loader(accelerator, args, faces)
@@ -91,15 +103,15 @@ def build_training(accelerator: Accelerator, args, model, faces: data.Crops, sto
     progress = Progress()
     kept = [progress, schedule, *([average] if average else [])]
     accelerator.register_for_checkpointing(*kept)  # not prepared: they step by update, whatever the processes
-    return Training(args, accelerator, model, optimizer, schedule, average, faces, loader, progress, stop)
+    return Training(args, accelerator, model, optimizer, schedule, average, faces, loader, progress, stop, stage)
 
 
 def train_epoch(training: Training, folder: Path) -> dict[str, float]:
     """One pass over the faces, or what is left of it. Returns means of the loss and its terms, speed and memory."""
     args, accelerator, progress = training.args, training.accelerator, training.progress
-    optimization.set_training(accelerator.unwrap_model(training.model), args)
+    optimization.set_training(training.network, args)
     start, first = time.perf_counter(), progress.update
-    facts = tracking.facts_of_step(training.optimizer, 0)
+    facts = tracking.facts_of_step(accelerator.device, training.optimizer, 0)
     with tqdm(
         updates_of_epoch(training),
         desc=f"epoch {progress.epoch + 1}/{args.epochs}",
@@ -113,7 +125,7 @@ def train_epoch(training: Training, folder: Path) -> dict[str, float]:
             set_seed(int(key[0]), device_specific=True)
             progress.add(train_update(training, batches))
             speed = effective_batch(training) * (progress.update - first) / (time.perf_counter() - start)
-            facts = tracking.facts_of_step(training.optimizer, speed)
+            facts = tracking.facts_of_step(accelerator.device, training.optimizer, speed)
             bar.set_postfix(tracking.shown(progress.means, facts))
             save_and_stop(training, folder)
     return progress.means | facts
@@ -150,18 +162,23 @@ def train_update(training: Training, batches: list[dict]) -> dict[str, float]:
     terms, found = add_gradients(training, batches)
     losses = accelerator.reduce(torch.stack(list(terms.values()))).tolist()
     if not np.isfinite(losses).all():
-        raise ValueError(
-            f"the loss must be finite, but got {losses[0]} in epoch {progress.epoch + 1}, update "
-            f"{progress.update + 1}; the checkpoints before it are whole"
-        )
-    if args.max_grad_norm:
-        accelerator.clip_grad_norm_(training.model.parameters(), args.max_grad_norm)
+        raise not_finite("loss", losses[0], progress)
+    norm = accelerator.clip_grad_norm_(training.model.parameters(), args.max_grad_norm or math.inf)
+    if not torch.isfinite(norm) and accelerator.mixed_precision != "fp16":  # whose scaler leaves such steps out
+        raise not_finite("gradient", norm.item(), progress)
     training.optimizer.step()
     training.optimizer.zero_grad()
     if not accelerator.optimizer_step_was_skipped:  # as fp16's first ones are
         training.schedule.after("update")
     follow(training, batches, found)
     return dict(zip(terms, losses))
+
+
+def not_finite(what: str, value: float, progress: Progress) -> ValueError:
+    return ValueError(
+        f"the {what} must be finite, but got {value} in epoch {progress.epoch + 1}, update {progress.update + 1}; the "
+        "checkpoints before it are whole"
+    )
 
 
 def add_gradients(training: Training, batches: list[dict]) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
@@ -171,7 +188,7 @@ def add_gradients(training: Training, batches: list[dict]) -> tuple[dict[str, to
     does not matter how its faces are spread over processes and steps.
     """
     accelerator, model = training.accelerator, training.model
-    neighbors = accelerator.unwrap_model(model).config.num_neighbors
+    neighbors = training.network.config.num_neighbors
     items = [torch.stack(count_items(batch["labels"], neighbors)) for batch in batches]
     counts = LossCounts(*accelerator.reduce(torch.stack(items).sum(dim=0)))
     # What backward divides by, and what DDP averages over: the counts have it already.
@@ -195,7 +212,7 @@ def follow(training: Training, batches: list[dict], found: list[torch.Tensor]):
     Args:
         found: the landmarks of each of `batches`.
     """
-    accelerator, model = training.accelerator, training.accelerator.unwrap_model(training.model)
+    accelerator, model = training.accelerator, training.network
     if model.config.use_scale_head:
         labels = torch.cat([batch["labels"] for batch in batches])
         model.scale_head.follow_errors(accelerator.gather(torch.cat(found)), accelerator.gather(labels))
@@ -210,7 +227,7 @@ def save_and_stop(training: Training, folder: Path):
         accelerator.set_trigger()
     stopped = accelerator.check_trigger()
     if stopped or (args.save_steps and progress.update % args.save_steps == 0):
-        checkpoints.save_checkpoint(accelerator, folder, progress, args)
+        checkpoints.save_checkpoint(accelerator, folder, progress, args, training.stage)
     if stopped:
         raise Stopped(training.stop.number or signal.SIGTERM)  # another process has it
 
@@ -223,29 +240,32 @@ def train(training: Training, scored: dict, parts: dict):
         log = train_epoch(training, folder)
         training.schedule.after("epoch")
         progress.next_epoch()
-        checkpoints.save_checkpoint(accelerator, folder, progress, args)
         accelerator.log(log, step=progress.epoch)
+        checkpoints.save_checkpoint(accelerator, folder, progress, args, training.stage)
         if progress.epoch == args.epochs:
             break
         if args.eval_every and progress.epoch % args.eval_every == 0:
+            evaluation.share_buffers(accelerator, training.result)
             faces = evaluation.predict_all(accelerator, training.result, scored, args)
             tracking.log_scores(accelerator, evaluation.evaluate(faces, args), args, progress.epoch)
         if args.picture_every and progress.epoch % args.picture_every == 0:
             tracking.log_picture(accelerator, training.result, parts, args, progress.epoch)
 
 
-def finish(training: Training, processor, scored: dict, parts: dict, stages: list):
+def finish(training: Training, processor, scored: dict, parts: dict, former: list):
     """Saves the model, scores what was saved, and saves it again with its scores on the card; publishes it."""
     args, accelerator, model = training.args, training.accelerator, training.result
+    evaluation.share_buffers(accelerator, model)
     publishing.round_weights(model)
-    publishing.save_model(accelerator, model, processor, args, stages)  # already here: a stream may yet break off
+    # Already here: a stream may yet break off.
+    publishing.save_model(accelerator, model, processor, args, [*former, training.stage])
     faces = evaluation.predict_all(accelerator, model, scored, args)
     scores = evaluation.evaluate(faces, args)
     tracking.log_scores(accelerator, scores, args, args.epochs)
     if args.picture_every:
         tracking.log_picture(accelerator, model, parts, args, args.epochs)
-    stages[-1] = dataclasses.replace(stages[-1], results=evaluation.card_results(scores, args))
-    publishing.save_model(accelerator, model, processor, args, stages)
+    stage = dataclasses.replace(training.stage, results=evaluation.card_results(scores, args))
+    publishing.save_model(accelerator, model, processor, args, [*former, stage])
     if accelerator.is_main_process:
         written = evaluation.build_report(accelerator, args, scores, parts, args.output_dir)
         evaluation.write_evaluation(Path(args.output_dir) / "evaluation", written, faces, parts, args)
@@ -260,9 +280,10 @@ def score_checkpoint(accelerator: Accelerator, args, model, processor, scored: d
     model = accelerator.prepare(model)
     faces = evaluation.predict_all(accelerator, model, scored, args)
     noise = evaluation.measure_box_noise(accelerator, model, parts, processor, args) if args.box_noise else None
+    scores = evaluation.evaluate(faces, args)
+    accelerator.end_training()
     if not accelerator.is_main_process:
         return
-    scores = evaluation.evaluate(faces, args)
     written = evaluation.build_report(accelerator, args, scores, parts, args.model_name_or_path)
     if noise:
         written["box_noise"] = noise
@@ -278,6 +299,8 @@ def main(args):
     set_seed(args.seed)
     with accelerator.main_process_first():  # which prepares the faces in the cache for the others
         model, new_landmarks = models.build_model(args)
+        if args.channels_last:
+            model = model.to(memory_format=torch.channels_last)
         processor = models.build_processor(args, model.config)
         parts = data.load_scored(args, processor)
         faces = None if args.eval_only else data.load_training(args, processor)
@@ -289,14 +312,14 @@ def main(args):
     processor.box_margins = box_margins(faces.faces, args.benchmark)
     if new_landmarks:
         model.set_mean_face(mean_face(faces.faces, args.benchmark))
-    stages = [*read_stages(args.model_name_or_path), publishing.describe_training(accelerator, args, faces)]
+    former, stage = read_stages(args.model_name_or_path), publishing.describe_training(accelerator, args, faces)
     with StopSignal() as stop:
-        training = build_training(accelerator, args, model, faces, stop)
+        training = build_training(accelerator, args, model, faces, stop, stage)
         updates = data.updates_per_epoch(accelerator, args, training.loader)
         tracking.start(accelerator, args, effective_batch(training), updates)
-        checkpoints.resume(accelerator, args, Path(args.output_dir) / "checkpoints", training.progress)
+        training.stage = checkpoints.resume(accelerator, args, Path(args.output_dir) / "checkpoints", stage)
         train(training, scored, parts)
-    finish(training, processor, scored, parts, stages)
+    finish(training, processor, scored, parts, former)
 
 
 def run(argv=None) -> int:

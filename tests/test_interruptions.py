@@ -1,6 +1,8 @@
 """A training that is killed, stopped or breaks off loses nothing, and ends as if nothing had happened."""
 
+import dataclasses
 import errno
+import json
 import os
 import random
 import re
@@ -15,6 +17,7 @@ from accelerate.state import AcceleratorState
 from training_runs import arguments, assert_same_weights, finish, loss_curve, make_dolls, start
 
 import train_accelerate
+from modeling_mtld.model_card_mtld import read_stages
 
 KILLS = 10
 # All that has a state: both schedulers, the moving average, accumulation, clipping and rates of two groups.
@@ -101,14 +104,15 @@ def test_the_last_checkpoints_are_kept(whole, dolls, tmp_path):
     assert checkpoint_names(tmp_path / "out") == ["epoch_0001", "epoch_0002", "epoch_0003"]
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_ends_cleanly(dolls, whole, tmp_path, number, status):
+@pytest.mark.parametrize("number, status, workers", [(signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 0)])
+def test_a_signal_saves_and_ends_cleanly(dolls, whole, tmp_path, number, status, workers):
+    """To the whole process group, as a terminal or a cluster sends it: the loaders' workers get it too."""
     out, log = tmp_path / "out", tmp_path / "log"
-    options = {**OPTIONS, "save_steps": 0}
+    options = {**OPTIONS, "save_steps": 0, "num_workers": workers}
     process = start(arguments(dolls, out, **options), log)
     while not checkpoint_names(out):
         time.sleep(0.005)
-    os.kill(process.pid, number)
+    os.killpg(process.pid, number)
     finish([process], log, status)
     assert re.search(r"epoch_\d{4}_update_\d{6}$", checkpoint_names(out)[-1])
     last = log.read_text().splitlines()[-1]
@@ -155,10 +159,10 @@ def test_a_loss_that_is_not_finite_is_one_line_and_leaves_the_checkpoint_before(
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"epochs": 9}, r"--epochs must be 4 as in the training of .*epoch_0004, but got 9"),
-        ({"batch_size": 1}, "--batch_size must be 2 as in"),
-        ({"ema_decay": None}, r"--ema_decay must be 0\.9 as in .* but got None"),
-        ({"config": ("hidden_size=32",)}, "--config must be "),
+        ({"epochs": 9}, "with the same options, but .*epoch_0004 has epochs=4, and this one epochs=9"),
+        ({"batch_size": 1}, "has batch_size=2, and this one batch_size=1"),
+        ({"ema_decay": None}, r"has ema_decay=0\.9, and this one ema_decay=None"),
+        ({"config": ("hidden_size=32",)}, "and this one config="),
         ({"resume_from_checkpoint": "nowhere"}, "--resume_from_checkpoint must be a checkpoint's folder .* nowhere"),
     ],
 )
@@ -188,3 +192,51 @@ def test_a_stream_goes_on_in_mid_epoch(dolls, tmp_path):
     words = arguments(dolls, tmp_path / "out", **options, resume_from_checkpoint="latest")
     finish([start(words, log)], log)
     assert_same_weights(tmp_path / "whole", tmp_path / "out")
+
+
+def test_a_checkpoint_carries_command_commit_versions_and_data(whole):
+    (stage,) = read_stages(str(whole / "checkpoints" / "epoch_0004"))
+    assert stage == dataclasses.replace(read_stages(str(whole))[-1], results={})
+    assert stage.command.startswith("accelerate launch train_accelerate.py --dataset landmarks.yaml")
+    assert stage.versions["torch"] == torch.__version__.partition("+")[0] and len(stage.fingerprint) == 16
+
+
+def test_what_other_code_began_is_told(whole, dolls, tmp_path):
+    last = whole / "checkpoints" / "epoch_0003_update_000006"
+    shutil.copytree(last, tmp_path / "out" / "checkpoints" / last.name)
+    record = tmp_path / "out" / "checkpoints" / last.name / "training.json"
+    (stage,) = json.loads(record.read_text())
+    record.write_text(json.dumps([stage | {"commit": "older", "versions": {**stage["versions"], "timm": "1.0"}}]))
+    log, words = tmp_path / "log", arguments(dolls, tmp_path / "out", resume_from_checkpoint="latest", **OPTIONS)
+    finish([start(words, log)], log)
+    (stage,) = read_stages(str(tmp_path / "out"))
+    assert stage.commit.startswith("older, then ") and stage.versions["timm"].startswith("1.0, then ")
+
+
+def test_an_older_checkpoint_does_not_mix_with_later_ones(whole, dolls, tmp_path, capsys, in_process):
+    older = whole / "checkpoints" / "epoch_0003_update_000006"
+    words = arguments(dolls, whole, **OPTIONS, resume_from_checkpoint=older)
+    assert train_accelerate.run(words) == 2
+    assert f"must hold no later checkpoint than {older}, but got " in capsys.readouterr().err
+    assert checkpoint_names(whole) == ["epoch_0003_update_000006", "epoch_0004"]
+
+
+def test_other_data_is_noticed(whole, tmp_path, capsys, in_process):
+    others = make_dolls(tmp_path / "dolls", train=25)
+    words = arguments(others, tmp_path / "out", **OPTIONS, resume_from_checkpoint=whole / "checkpoints" / "epoch_0004")
+    assert train_accelerate.run(words) == 2
+    assert "--data_dir must hold the faces that " in capsys.readouterr().err
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(dolls, tmp_path, capsys, monkeypatch, in_process):
+    add_gradients = train_accelerate.add_gradients
+
+    def explode(training, batches):
+        result = add_gradients(training, batches)
+        next(training.model.parameters()).grad.fill_(torch.inf)
+        return result
+
+    monkeypatch.setattr(train_accelerate, "add_gradients", explode)
+    assert train_accelerate.run(arguments(dolls, tmp_path / "out", save_steps=1)) == 2
+    assert "the gradient must be finite, but got " in capsys.readouterr().err
+    assert checkpoint_names(tmp_path / "out") == []

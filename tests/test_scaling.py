@@ -16,6 +16,7 @@ from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 from training_mtld import optimization
 from training_mtld.options import parse_args
 
+NO_BACKBONE = {"backbone": None, "random_backbone": None}  # which a checkpoint has
 TINY = dict(backbone="test_resnet.r160_in1k", image_size=64, hidden_size=16, num_attention_heads=2, num_landmarks=5)
 
 
@@ -49,7 +50,7 @@ def options(dolls, tmp_path, **given):
 def spread(dolls, tmp_path_factory):
     """The same training with 8 faces an update: by one process, by one in two steps, and by two processes."""
     folder = tmp_path_factory.mktemp("spread")
-    common = {"batch_norm": "frozen", "epochs": 3, "decay_epochs": ()}
+    common = {"batch_norm": "frozen", "epochs": 3, "decay_epochs": (), "eval_every": 1}
     ways = {"one": {"batch_size": 8}, "steps": {"batch_size": 4, "gradient_accumulation_steps": 2}}
     for name, way in ways.items():
         finish(
@@ -67,11 +68,11 @@ def test_the_same_effective_batch_gives_the_same_loss_and_scores(spread, way):
         expected, found = (np.array(loss_curve(spread / name, term)) for name in ("one", way))
         assert len(expected) == 3 and expected[0] > 0
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
-    expected, found = (scores(spread / name)["test"] for name in ("one", way))
-    assert found["faces"] == expected["faces"] == 5
-    for name, value in expected["normalizers"]["box"].items():
-        if "value" in value:
-            assert found["normalizers"]["box"][name]["value"] == pytest.approx(value["value"], abs=2e-5), name
+    # The last ones are of weights rounded to half precision, where a hair's breadth can be a whole step.
+    for score, tolerance in (("nme", 1e-6), ("p90", 1e-6), ("auc@10%", 1e-6)):
+        expected, found = (np.array(loss_curve(spread / name, f"test/{score}")) for name in ("one", way))
+        np.testing.assert_allclose(found[:2], expected[:2], atol=tolerance)
+        assert found[2] == pytest.approx(expected[2], abs=1e-4)
 
 
 def test_evaluation_on_two_processes_counts_every_face_once_and_in_order(spread, dolls, tmp_path):
@@ -86,6 +87,17 @@ def test_evaluation_on_two_processes_counts_every_face_once_and_in_order(spread,
         assert one[:3] == two[:3]
         numbers = [[float(cell) for cell in row[3:] if re.fullmatch(r"[\d.]+", cell)] for row in (one, two)]
         assert numbers[0] == pytest.approx(numbers[1], abs=1e-4)  # percent: 1e-6 as a fraction
+
+
+def test_what_two_processes_score_is_what_they_save(dolls, tmp_path):
+    """Each of them has batch-norm statistics of its own faces."""
+    words = arguments(dolls, tmp_path / "out", epochs=2, batch_size=4, ema_decay=0.9)
+    finish(start_all(words, tmp_path / "log", 2), tmp_path / "log.0")
+    again = ["--eval_only", "--model_name_or_path", str(tmp_path / "out"), "--dataset", str(dolls)]
+    again += ["--output_dir", str(tmp_path / "again" / "evaluation"), "--num_workers", "0"]
+    finish([start(again, tmp_path / "log")], tmp_path / "log")
+    trained, found = (scores(tmp_path / name)["test"]["normalizers"]["box"] for name in ("out", "again"))
+    assert trained["nme"]["value"] == pytest.approx(found["nme"]["value"], abs=1e-6)
 
 
 def test_the_effective_batch_and_the_updates_are_told(spread):
@@ -189,6 +201,30 @@ def test_moving_average_is_what_is_saved_and_scored(dolls, tmp_path):
     assert scores(tmp_path / "mean") != scores(tmp_path / "raw")
 
 
+def test_a_compiled_network_is_saved_as_any_other(dolls, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_accelerate, "COMPILER", "eager")
+    assert train_accelerate.run(arguments(dolls, tmp_path / "compiled", epochs=1, compile=())) == 0
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert train_accelerate.run(arguments(dolls, tmp_path / "plain", epochs=1)) == 0
+    compiled, plain = (load_file(tmp_path / name / "model.safetensors") for name in ("compiled", "plain"))
+    assert compiled.keys() == plain.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-3)
+
+
+def test_one_part_with_frozen_batch_norm(dolls, tmp_path):
+    model = tiny_model()
+    args = options(dolls, tmp_path, train_only="backbone", model_name_or_path="x", batch_norm="frozen", **NO_BACKBONE)
+    optimization.train_only(model, "backbone")
+    optimization.prepare_batch_norm(model, args, torch.device("cpu"))
+    trained = {name for name, weights in model.named_parameters() if weights.requires_grad}
+    assert trained and all(name.startswith("backbone.") and weights_of_conv(model, name) for name in trained)
+
+
+def weights_of_conv(model, name):
+    return not isinstance(model.get_submodule(name.rpartition(".")[0]), optimization.BATCH_NORMS)
+
+
 def test_clipping_and_channels_last_train(dolls, tmp_path):
     log = tmp_path / "log"
     finish([start(arguments(dolls, tmp_path / "clipped", epochs=1, max_grad_norm=1e-9), log)], log)
@@ -213,6 +249,7 @@ def test_clipping_and_channels_last_train(dolls, tmp_path):
         ({"lr_scheduler": "cosine", "streaming": ()}, "--lr_scheduler must be steps or constant with --streaming"),
         ({"report_to": "nobody"}, "--report_to must be of the installed .*tensorboard.*, but got nobody"),
         ({"box_noise": ()}, "--box_noise needs --eval_only and --output_dir"),
+        ({"private": ()}, "--private needs --push_to_hub"),
     ],
 )
 def test_wrong_options_are_one_line(dolls, tmp_path, capsys, given, message):

@@ -89,6 +89,8 @@ def finish(processes: list[multiprocessing.Process], log: Path, status: int = 0)
 def _train(words: list[str], log: str, environment: dict):
     import train_accelerate  # in the child, where the server has it
 
+    multiprocessing.set_start_method("fork", force=True)  # for the loaders, as in any other process on Linux
+    os.setpgrp()  # of its own, for signals to all of a training
     os.environ.update({"ACCELERATE_USE_CPU": "1", **{name: str(value) for name, value in environment.items()}})
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(log, "w", buffering=1)

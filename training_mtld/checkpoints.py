@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from modeling_mtld.model_card_mtld import RECORD, Stage, read_stages
 
 logger = logging.getLogger("train")
 OPTIONS = "options.json"
@@ -80,8 +83,10 @@ class StopSignal:
             signal.signal(number, handler)
 
 
-def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, args):
+def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, args, stage: Stage):
     """Everything that --resume_from_checkpoint needs, under a temporary name first; the last ones are kept.
+
+    `stage` goes with it as training.json: command, commit, versions and fingerprint of the data.
 
     Raises:
         ValueError: if it cannot be written. The checkpoints before it stay.
@@ -91,12 +96,12 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, 
         accelerator.save_state(temporary, safe_serialization=True)
         if accelerator.is_main_process:
             (temporary / OPTIONS).write_text(json.dumps(fixed_options(accelerator, args), indent=2), encoding="utf-8")
+            (temporary / RECORD).write_text(json.dumps([dataclasses.asdict(stage)], indent=2), encoding="utf-8")
     except Exception as error:  # OSError, and what torch and safetensors make of it
-        free = shutil.disk_usage(folder.parent).free / 1e6  # torch's error of a full disk does not tell of it
+        free = _free_space(folder.parent)
         shutil.rmtree(temporary, ignore_errors=True)
         raise ValueError(
-            f"--output_dir must take a checkpoint, but {temporary} was not written, with {free:.0f} MB free there: "
-            f"{error}"
+            f"--output_dir must take a checkpoint, but {temporary} was not written{free}: {error}"
         ) from error
     accelerator.wait_for_everyone()  # each process has written its own random state
     if accelerator.is_main_process:
@@ -104,6 +109,14 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, 
         temporary.rename(final)
         _remove_older(folder, args.save_total_limit)
     accelerator.wait_for_everyone()
+
+
+def _free_space(folder: Path) -> str:
+    """Torch's error of a full disk does not tell of it."""
+    try:
+        return f", with {shutil.disk_usage(folder).free / 1e6:.0f} MB free there"
+    except OSError:
+        return ""
 
 
 def _remove_older(folder: Path, kept: int):
@@ -115,22 +128,30 @@ def fixed_options(accelerator: Accelerator, args) -> dict:
     """The options that a training cannot change on its way, as JSON has them."""
     options = {name: value for name, value in vars(args).items() if name not in FREE}
     settings = {"processes": accelerator.num_processes, "precision": accelerator.mixed_precision}
+    settings["dataset"] = args.benchmark.name  # not where its description lies
+    if args.streaming:  # which the workers share out
+        settings["num_workers"] = args.num_workers
     return json.loads(json.dumps(options | settings))
 
 
-def resume(accelerator: Accelerator, args, folder: Path, progress: Progress):
-    """Loads the checkpoint that --resume_from_checkpoint asks for into what is prepared, `progress` included.
+def resume(accelerator: Accelerator, args, folder: Path, stage: Stage) -> Stage:
+    """Loads the checkpoint that --resume_from_checkpoint asks for into what is prepared, `Progress` included.
+
+    Returns:
+        `stage`, the record of this training, with what did the part before if that was other code.
 
     Raises:
-        ValueError: naming the option, if there is no such checkpoint, or it is of another training.
+        ValueError: naming the option, if there is no such checkpoint, or it is of another training or other data.
     """
     if args.resume_from_checkpoint is None:
-        return
+        return stage
     found = find_checkpoint(args.resume_from_checkpoint, folder)
+    if len(set(gather_object([found and found.name]))) > 1:
+        raise ValueError(f"--output_dir must be a folder that all machines share, but {folder} differs among them")
     if found is None:
         logger.warning("no checkpoint in %s yet: starting from the beginning", folder)
-        return
-    _check_options(accelerator, args, found)
+        return stage
+    former = _check_options(accelerator, args, found, stage)
     try:
         accelerator.load_state(found)
     except Exception as error:  # safetensors, pickle and torch each raise their own
@@ -138,6 +159,7 @@ def resume(accelerator: Accelerator, args, folder: Path, progress: Progress):
             f"--resume_from_checkpoint must be whole and of a training with the same options, but got {found}: "
             f"{str(error).strip().splitlines()[0]}"
         ) from error
+    return _continued(former, stage)
 
 
 def find_checkpoint(wanted: str, folder: Path) -> Path | None:
@@ -146,16 +168,38 @@ def find_checkpoint(wanted: str, folder: Path) -> Path | None:
         return max(folder.glob("epoch_*"), default=None)
     if not (Path(wanted) / OPTIONS).is_file():
         raise ValueError(f"--resume_from_checkpoint must be a checkpoint's folder or 'latest', but got {wanted}")
+    last = max(folder.glob("epoch_*"), default=None)
+    if last and last.name > Path(wanted).resolve().name:  # which would be taken for newer than what follows
+        raise ValueError(f"--output_dir must hold no later checkpoint than {wanted}, but got {last}; take another")
     return Path(wanted)
 
 
-def _check_options(accelerator: Accelerator, args, checkpoint: Path):
+def _check_options(accelerator: Accelerator, args, checkpoint: Path, stage: Stage) -> Stage:
+    """The record of a checkpoint. Raises ValueError unless it is of a training with these options and this data."""
     try:
         former = json.loads((checkpoint / OPTIONS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        record = read_stages(str(checkpoint))[-1]
+    except (OSError, ValueError, IndexError) as error:
         raise ValueError(f"--resume_from_checkpoint must be whole, but got {checkpoint}: {error}") from error
-    for name, value in fixed_options(accelerator, args).items():
-        if former.get(name) != value:
+    options = fixed_options(accelerator, args)
+    for name in options:
+        if former.get(name) != options[name]:
             raise ValueError(
-                f"--{name} must be {former.get(name)} as in the training of {checkpoint}, but got {value}"
+                f"--resume_from_checkpoint must be of a training with the same options, but {checkpoint} has "
+                f"{name}={former.get(name)}, and this one {name}={options[name]}"
             )
+    if record.fingerprint != stage.fingerprint:
+        raise ValueError(f"--data_dir must hold the faces that {checkpoint} was trained on, but they are others")
+    return record
+
+
+def _continued(former: Stage, stage: Stage) -> Stage:
+    """The record of a training that other code or libraries began."""
+
+    def both(old, new):
+        return new if old in (None, new) else f"{old}, then {new}"
+
+    versions = {name: both(former.versions.get(name), version) for name, version in stage.versions.items()}
+    return dataclasses.replace(
+        stage, commit=both(former.commit, stage.commit), setting=both(former.setting, stage.setting), versions=versions
+    )

@@ -1,6 +1,7 @@
 """The faces to train on and to score."""
 
 import itertools
+import signal
 from collections.abc import Mapping
 
 import numpy as np
@@ -98,18 +99,27 @@ def check_normalizer(faces, name: str, args):
     face_normalizers({"labels": faces["landmarks"][:], "boxes": boxes}, args.benchmark, kind, name)
 
 
+def loader_options(args) -> dict:
+    """What all loaders share. Their workers leave signals to the training, which ends after its checkpoint."""
+    return {"batch_size": args.batch_size, "num_workers": args.num_workers, "worker_init_fn": _ignore_signals}
+
+
+def _ignore_signals(worker: int):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def training_loader(accelerator: Accelerator, args, faces: Crops) -> DataLoader:
     """Faces in a new order each epoch; a stream is shuffled already. The rest of an epoch that fills no update is left
     out, unless it is all there is."""
-    options = {"batch_size": args.batch_size, "num_workers": args.num_workers}
+    options = loader_options(args)
     if not args.streaming:
         options |= {"shuffle": True, "drop_last": len(faces) >= args.batch_size * accelerator.num_processes}
     return accelerator.prepare(DataLoader(faces, **options))
 
 
 def scoring_loaders(accelerator: Accelerator, args, parts: Mapping[str, Crops]) -> dict[str, DataLoader]:
-    options = {"batch_size": args.batch_size, "num_workers": args.num_workers}
-    return {name: accelerator.prepare(DataLoader(faces, **options)) for name, faces in parts.items()}
+    return {name: accelerator.prepare(DataLoader(faces, **loader_options(args))) for name, faces in parts.items()}
 
 
 def updates_per_epoch(accelerator: Accelerator, args, loader: DataLoader) -> int | None:

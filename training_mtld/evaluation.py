@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
+from transformers.utils import cached_file
 
 from modeling_mtld.flip_mtld import predict_with_flip
+from modeling_mtld.model_card_mtld import WEIGHTS
 
 from .box_noise import box_noise
-from .data import Crops, names_to_score
+from .data import Crops, loader_options, names_to_score
 from .facts import data_fingerprint, file_fingerprint, git_commit, library_versions, setting
 from .pictures import save_picture, worst_faces
 from .plots import plot_box_noise, plot_ced
@@ -37,7 +40,7 @@ def predict(accelerator: Accelerator, model, loader: DataLoader, name: str, flip
         `landmarks` and `labels` (N, K, 2), `boxes` (N, 4), `scales` and `scores` (N, K) with a scale head, and
         `subsets` (N, S) bool where the benchmark has subsets.
     """
-    flip_pairs = accelerator.unwrap_model(model).config.flip_pairs
+    flip_pairs = accelerator.unwrap_model(model, keep_torch_compile=False).config.flip_pairs
     batches = []
     model.eval()
     for batch in tqdm(loader, desc=f"score {name}", leave=False, disable=not accelerator.is_main_process):
@@ -48,6 +51,14 @@ def predict(accelerator: Accelerator, model, loader: DataLoader, name: str, flip
         batches.append(accelerator.gather_for_metrics({**found, **batch}))
     faces = {key: torch.cat([batch[key] for batch in batches]).cpu().numpy() for key in batches[0]}
     return {key: values.astype(bool if key == "subsets" else np.float64) for key, values in faces.items()}
+
+
+def share_buffers(accelerator: Accelerator, model):
+    """Gives all processes the first one's statistics of batch norm, which is what is saved: each has its own, of the
+    faces that it saw last."""
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            broadcast(buffer)
 
 
 def predict_all(accelerator: Accelerator, model, loaders: Mapping[str, DataLoader], args) -> dict[str, dict]:
@@ -91,10 +102,10 @@ def build_report(accelerator: Accelerator, args, scores: Mapping[str, Mapping], 
         parts: the crops of each loaded split.
         checkpoint: the directory or Hub id that was scored.
     """
-    weights = Path(checkpoint) / "model.safetensors"
+    weights = cached_file(checkpoint, WEIGHTS, _raise_exceptions_for_missing_entries=False)
     return {
-        "checkpoint": Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint,
-        "weights": file_fingerprint(weights) if weights.is_file() else None,
+        "checkpoint": Path(checkpoint).resolve().name if Path(checkpoint).is_dir() else checkpoint,
+        "weights": file_fingerprint(Path(weights)) if weights else None,
         "command": args.command,
         "commit": git_commit(ROOT),
         "versions": library_versions(),
@@ -137,10 +148,9 @@ def _file_name(split: str) -> str:
 def measure_box_noise(accelerator: Accelerator, model, parts: Mapping[str, Crops], processor, args) -> dict:
     """NME of the first loaded split with boxes as a detector may give them; see `box_noise`."""
     name, crops = next(iter(parts.items()))
-    options = {"batch_size": args.batch_size, "num_workers": args.num_workers}
 
     def predict_crops(dataset) -> dict:
-        loader = accelerator.prepare(DataLoader(dataset, **options))
+        loader = accelerator.prepare(DataLoader(dataset, **loader_options(args)))
         return predict(accelerator, model, loader, f"{name} with box noise", args.flip)
 
     noise = box_noise(predict_crops, crops.faces, processor, args.benchmark, main_normalizer(args), seed=args.seed)

@@ -243,7 +243,7 @@ def add_evaluation(parser: Parser):
         "--box_noise",
         action="store_true",
         help="with --eval_only and --output_dir: also score boxes that are shifted and scaled by up to 5, 10, 15 and "
-        "20 %%, which takes 12 times as long again",
+        "20 %%, which takes 13 times as long again",
     )
 
 
@@ -262,7 +262,7 @@ def add_tracking(parser: Parser):
         type=int,
         default=10,
         help="epochs between pictures of predictions beside annotations on the same few scored faces, and after the "
-        "last; 0: never (default: %(default)s)",
+        "last, but not of a stream; 0: never (default: %(default)s)",
     )
     tracking.add_argument(
         "--push_to_hub", metavar="ORG/NAME", help="upload the finished model with its card and results"
@@ -328,6 +328,8 @@ def check_combinations(args: argparse.Namespace):
         raise ValueError("--box_noise needs --eval_only and --output_dir, and no --streaming")
     if args.train_only is not None and (args.eval_only or not args.model_name_or_path):
         raise ValueError("--train_only needs --model_name_or_path, and no --eval_only")
+    if args.private and not args.push_to_hub:
+        raise ValueError("--private needs --push_to_hub")
     if args.push_to_hub and args.eval_only:
         raise ValueError("--push_to_hub is for what was trained, and needs no --eval_only")
     if args.decay_epochs and args.lr_scheduler != "steps":

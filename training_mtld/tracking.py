@@ -1,6 +1,7 @@
 """What a training tells while it runs: its plan, the progress bar, trackers and pictures."""
 
 import resource
+import sys
 from collections.abc import Mapping
 
 import torch
@@ -13,7 +14,11 @@ from .pictures import compare_fixed_faces
 
 def start(accelerator: Accelerator, args, batch: int, updates: int | None):
     """Says how large the training is, and starts the trackers of --report_to."""
-    accelerator.init_trackers("logs", config=_flat(args))
+    try:
+        accelerator.init_trackers("logs", config=_flat(args))
+    except Exception as error:  # of a tracker that is not logged in, say
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"--report_to must be trackers that start, but got {args.report_to}: {reason}") from error
     if not accelerator.is_main_process:
         return
     steps = accelerator.gradient_accumulation_steps
@@ -31,12 +36,13 @@ def _flat(args) -> dict[str, str | int | float | bool]:
     return {name: value if isinstance(value, plain) else str(value) for name, value in vars(args).items()}
 
 
-def facts_of_step(optimizer, images_per_second: float) -> dict[str, float]:
+def facts_of_step(device: torch.device, optimizer, images_per_second: float) -> dict[str, float]:
     """Learning rate of the head, speed, and the most memory so far in GB: of the GPU, or of this process."""
-    if torch.cuda.is_available():
-        memory = torch.cuda.max_memory_allocated() / 1e9
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device) / 1e9
     else:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        unit = 1 if sys.platform == "darwin" else 1024
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
     rate = optimizer.param_groups[0]["lr"]
     return {"learning_rate": rate, "images_per_second": images_per_second, "memory_gb": memory}
 
