@@ -24,6 +24,7 @@ import dataclasses
 import itertools
 import logging
 import math
+import multiprocessing
 import signal
 import sys
 import time
@@ -336,6 +337,9 @@ def run(argv=None) -> int:
     except KeyboardInterrupt:
         print("train_accelerate.py: interrupted; --resume_from_checkpoint latest goes on with it", file=sys.stderr)
         return 130
+    finally:
+        for worker in multiprocessing.active_children():  # of loaders broken off: they leave SIGTERM to the training
+            worker.kill()
     return 0
 
 

@@ -122,6 +122,14 @@ def test_a_signal_saves_and_ends_cleanly(dolls, whole, tmp_path, number, status,
     assert_same_weights(whole, out)
 
 
+def test_a_training_that_breaks_off_leaves_no_workers(dolls, tmp_path):
+    """They do not mind SIGTERM, and the interpreter would wait for them for ever."""
+    log, words = tmp_path / "log", arguments(dolls, tmp_path / "out", num_workers=2, learning_rate=1e30)
+    process = start(words, log)
+    process.join(60)
+    assert process.exitcode == 2 and "must be finite" in log.read_text()
+
+
 def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(dolls, tmp_path, capsys, monkeypatch, in_process):
     save_state, saved = Accelerator.save_state, []
 
