@@ -3,9 +3,8 @@
     python -m training_mtld.readme           # write them anew
     python -m training_mtld.readme --check   # only say what is out of date, and exit with status 1 if anything is
 
-The JSON files lie in training_mtld/results/: `scores.json` of an evaluation under a name of its own, `tableN.json` of
-training_mtld.tables, and what modeling_mtld.benchmark and dataset_scripts.throughput write with --json. README.md says
-in comments, which a reader of the page does not see, what stands where.
+The JSON files lie in training_mtld/results/: `scores.json` of an evaluation under a name of its own, and `tableN.json`
+of training_mtld.tables. README.md says in comments, which a reader of the page does not see, what stands where.
 
 A figure in a sentence names a file and the keys of a value within, and perhaps how to write it:
 
@@ -28,7 +27,7 @@ A block names its kind, and in YAML what it shows:
     <!-- end scores -->
 
 Kinds: scores; confidence (rows as before; the error ratio and gain of the scale head); noise (file: that of an
-evaluation with --box_noise); table (file: table3); throughput (file: throughput).
+evaluation with --box_noise); table (file: table3).
 """
 
 import argparse
@@ -183,21 +182,11 @@ def table_block(what: Mapping, results: Results) -> str:
     return page(results.read(what["file"]))
 
 
-def throughput_block(what: Mapping, results: Results) -> str:
-    measured = results.read(what["file"])["workers"]
-    forms = {"ours": ("ours", ".0f"), "plain": ("PIL + torchvision", ".0f"), "ratio": ("ratio", ".2f")}
-    rows = [
-        [label, *(format(speeds[name], form) for speeds in measured.values())] for name, (label, form) in forms.items()
-    ]
-    return grid(["workers", *measured], rows)
-
-
 BLOCKS: dict[str, Callable[[Mapping, Results], str]] = {
     "scores": scores_block,
     "confidence": confidence_block,
     "noise": noise_block,
     "table": table_block,
-    "throughput": throughput_block,
 }
 
 

@@ -92,7 +92,7 @@ def _facts(result: Result, scores: Sequence[str]) -> dict:
         "dataset": stage.title,
         "epochs": stage.epochs,
         "image_size": config["image_size"],
-        "batch_size": given.batch_size * given.gradient_accumulation_steps,
+        "batch_size": given.batch_size * given.gradient_accumulation_steps * int(stage.setting.split()[0]),
         "train_split": stage.split,
         "train_faces": stage.faces,
         "official_train_faces": stage.official_faces,

@@ -38,6 +38,7 @@ OURS = (  # options of train_accelerate.py that the tables set themselves
     *("dataset", "data_dir", "backbone", "validation_list", "eval_splits", "seed", "output_dir"),
     *("resume_from_checkpoint", "eval_only", "model_name_or_path", "flip", "box_noise", "push_to_hub"),
 )
+OUR_FIELDS = ("use_multiscale_transformer", "use_heatmap_loss", "use_structure_loss", "num_neighbors")
 WITHOUT_EFFECT = (  # on the trained weights; what is scored is looked up in the scores
     *("data_dir", "output_dir", "resume_from_checkpoint", "eval_splits", "eval_every", "num_workers"),
     *("save_steps", "save_total_limit", "report_to", "picture_every", "push_to_hub", "private", "normalizer"),
@@ -169,6 +170,9 @@ def check_options(options: Sequence[str]):
     for name in OURS:
         if getattr(given, name) != getattr(defaults, name):
             raise ValueError(f"the options after -- must leave --{name} to the tables, but got {shlex.join(options)}")
+    for name, value in given.config:
+        if name in OUR_FIELDS:
+            raise ValueError(f"the options after -- must leave {name} to the tables, but got {name}={value}")
 
 
 def differences(recorded: str, asked: str) -> list[str]:
