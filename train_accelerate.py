@@ -24,7 +24,6 @@ import dataclasses
 import itertools
 import logging
 import math
-import multiprocessing
 import signal
 import sys
 import time
@@ -338,8 +337,7 @@ def run(argv=None) -> int:
         print("train_accelerate.py: interrupted; --resume_from_checkpoint latest goes on with it", file=sys.stderr)
         return 130
     finally:
-        for worker in multiprocessing.active_children():  # of loaders broken off: they leave SIGTERM to the training
-            worker.kill()
+        data.end_workers()
     return 0
 
 
