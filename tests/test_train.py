@@ -13,7 +13,7 @@ from hub_stub import metadata_errors, run_with_hub, running_hub
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_runs import NAMES, make_dolls
+from training_runs import NAMES, TINY, as_words, make_dolls
 from transformers import AutoImageProcessor, AutoModel
 
 import train_accelerate
@@ -76,23 +76,14 @@ def arguments(data, out, **options):
     given = {
         "data_dir": data,
         "output_dir": out,
-        "backbone": "test_resnet.r160_in1k",
-        "random_backbone": (),
-        "image_size": 64,
-        "config": ("hidden_size=16", "num_attention_heads=2", "intermediate_size=16", "decoder_intermediate_size=16"),
+        **TINY,
         "epochs": 3,
         "batch_size": 2,
-        "num_workers": 0,
-        "mixed_precision": "no",
         "eval_every": 0,
     } | options
     if given.get("model_name_or_path"):  # which has a backbone
         given |= {"backbone": None, "random_backbone": None}
-    words = []
-    for name, value in given.items():
-        if value is not None:
-            words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
-    return words
+    return as_words(given)
 
 
 def scoring(data, checkpoint, **options):

@@ -11,6 +11,7 @@ import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
+from training_runs import TINY, as_words
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
 import train_accelerate
@@ -62,20 +63,11 @@ def arguments(dataset, out, **options):
     given = {
         "dataset": dataset,
         "output_dir": out,
-        "backbone": "test_resnet.r160_in1k",
-        "random_backbone": (),
-        "image_size": 64,
-        "config": ("hidden_size=16", "num_attention_heads=2", "intermediate_size=16", "decoder_intermediate_size=16"),
+        **TINY,
         "epochs": 2,
         "batch_size": 2,
-        "num_workers": 0,
-        "mixed_precision": "no",
     } | options
-    words = []
-    for name, value in given.items():
-        if value is not None:
-            words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
-    return words
+    return as_words(given)
 
 
 def train(dataset, out, capsys, **options) -> str:

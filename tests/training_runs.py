@@ -15,6 +15,14 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 NAMES = ["right_eye", "left_eye", "nose_tip", "mouth_0", "mouth_1"]
+TINY = {  # a network for seconds, by the options of train_accelerate.py
+    "backbone": "test_resnet.r160_in1k",
+    "random_backbone": (),
+    "image_size": 64,
+    "config": ("hidden_size=16", "num_attention_heads=2", "intermediate_size=16", "decoder_intermediate_size=16"),
+    "num_workers": 0,
+    "mixed_precision": "no",
+}
 # The libraries are imported once, in a server that every training is forked from.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["train_accelerate"])
@@ -45,18 +53,18 @@ def arguments(dataset: Path, out: Path, **options) -> list[str]:
     given = {
         "dataset": dataset,
         "output_dir": out,
-        "backbone": "test_resnet.r160_in1k",
-        "random_backbone": (),
-        "image_size": 64,
-        "config": ("hidden_size=16", "num_attention_heads=2", "intermediate_size=16", "decoder_intermediate_size=16"),
+        **TINY,
         "epochs": 3,
         "batch_size": 4,
-        "num_workers": 0,
-        "mixed_precision": "no",
         "picture_every": 0,
     } | options
+    return as_words(given)
+
+
+def as_words(options: dict) -> list[str]:
+    """Options of a command by name: None is left out, a tuple has several values."""
     words = []
-    for name, value in given.items():
+    for name, value in options.items():
         if value is not None:
             words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
     return words
