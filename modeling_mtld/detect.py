@@ -33,6 +33,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="a face's landmark box in pixels, instead of looking for faces; can be repeated",
     )
     parser.add_argument("--flip", action="store_true", help="average with each face's mirror image: surer, slower")
+    parser.add_argument("--numbers", action="store_true", help="write each landmark's index beside it in the picture")
+    parser.add_argument("--confidence", action="store_true", help="colour by scores, purple (0.5) to yellow (0.95)")
     parser.add_argument("--output_dir", type=Path, default=Path("detect_output"), metavar="DIR")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, …; by default an accelerator where there is one")
     return parser.parse_args(argv)
@@ -55,7 +57,8 @@ def _detect(arguments: argparse.Namespace):
     faces = _load_pipeline(arguments.model, arguments.device)(photo, boxes=arguments.boxes, flip=arguments.flip)
     if not faces:
         raise ValueError(f"no face found in {name}; give --box X0 Y0 X1 Y1")
-    written = _write(arguments.output_dir, name, photo, faces)
+    options = {"numbers": arguments.numbers, "by_confidence": arguments.confidence}
+    written = _write(arguments.output_dir, name, photo, faces, options)
     print(f"{_count(faces)} in {name}: {' and '.join(written)}", file=sys.stderr)
     print(json.dumps(faces, indent=2))
 
@@ -118,13 +121,13 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _write(directory: Path, name: str, photo, faces: list) -> list[str]:
-    """Writes the picture and the JSON. Returns both paths."""
+def _write(directory: Path, name: str, photo, faces: list, options: dict) -> list[str]:
+    """Writes the picture, drawn with `options`, and the JSON. Returns both paths."""
     from PIL import Image
 
     from .drawing_mtld import draw_faces
 
-    picture = Image.fromarray(draw_faces(photo, faces))
+    picture = Image.fromarray(draw_faces(photo, faces, **options))
     targets = [directory / f"{Path(name).stem}_landmarks{suffix}" for suffix in (".png", ".json")]
     unfinished = [target.with_name(f".{target.name}.{os.getpid()}.tmp") for target in targets]
     try:

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,11 +11,11 @@ from skimage.data import astronaut
 
 from modeling_mtld import detect
 from modeling_mtld.configuration_mtld import MTLDConfig
-from modeling_mtld.drawing_mtld import POINT, draw_faces
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 
 NAMES = ["left_eye_0", "left_eye_1", "mouth_0", "mouth_1"]
+OPTIONS = {"plain": [], "numbered": ["--numbers"], "coloured": ["--confidence"]}
 FRACTIONS = [[0.1, 0.1], [0.9, 0.1], [0.1, 0.9], [0.9, 0.9]]
 
 
@@ -92,6 +91,17 @@ def test_flip(run, checkpoint, tmp_path):
     assert (status, err.count("\n")) == (2, 1) and "flip_pairs must be" in err
 
 
+def test_numbers_and_confidence_are_in_the_picture(run):
+    Image.new("RGB", (400, 400), "gray").save("photo.png")
+    box = ["photo.png", "--box", 50, 50, 350, 350, "--output_dir"]
+    answers = {run(*box, folder, *options)[1] for folder, options in OPTIONS.items()}
+    assert len(answers) == 1
+    sizes = {folder: Image.open(Path(folder, "photo_landmarks.png")).size for folder in OPTIONS}
+    assert sizes == {"plain": (400, 400), "numbered": (1200, 1200), "coloured": (400, 400)}
+    colors = [Image.open(Path(folder, "photo_landmarks.png")).getpixel((50, 50)) for folder in ("plain", "coloured")]
+    assert colors[0] != colors[1]
+
+
 def test_photo_without_a_face(run):
     Image.new("RGB", (100, 100), "gray").save("wall.jpg")
     assert run("wall.jpg") == (2, "", "detect: no face found in wall.jpg; give --box X0 Y0 X1 Y1\n")
@@ -160,29 +170,3 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path):
         errors = process.stderr.read()
     assert "Traceback" not in errors and "1 face in astronaut" in errors
     assert json.loads((tmp_path / "astronaut_landmarks.json").read_text())
-
-
-def make_face(low, high):
-    corners = [(low, low), (high, low), (low, high), (high, high)]
-    marks = [{"label": name, "x": x, "y": y, "score": 1.0} for name, (x, y) in zip(NAMES, corners)]
-    return {"score": 1.0, "box": {"xmin": low, "ymin": low, "xmax": high, "ymax": high}, "landmarks": marks}
-
-
-def test_drawing_grows_with_the_face_and_small_faces_are_enlarged():
-    small = draw_faces(np.zeros((100, 100, 3), np.uint8), [make_face(20.0, 80.0)])
-    assert small.shape == (400, 400, 3)
-    photo = np.zeros((3000, 3000, 3), np.uint8)
-    large = draw_faces(photo, [make_face(500.0, 2500.0)])
-    assert large.shape == photo.shape and not photo.any()
-    areas = [(picture == POINT).all(axis=2).sum() for picture in (small, large)]
-    assert 0 < 10 * areas[0] < areas[1]
-    assert tuple(large[500, 500]) == POINT
-
-
-def test_drawing_without_names_or_faces():
-    photo = np.full((50, 60, 3), 7, np.uint8)
-    assert (draw_faces(photo, []) == photo).all()
-    face = make_face(10.0, 40.0)
-    for index, mark in enumerate(face["landmarks"]):
-        mark["label"] = str(index)
-    assert draw_faces(photo, [face]).shape[2] == 3

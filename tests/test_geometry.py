@@ -7,6 +7,7 @@ import pytest
 from modeling_mtld.geometry_mtld import (
     check_box,
     crop_matrix,
+    fit_similarity,
     fractions_to_pixels,
     invert_matrix,
     landmark_box,
@@ -208,3 +209,52 @@ def test_only_what_the_crop_shows_is_touched():
     matrix = crop_matrix((201.3, 150.8, 240.1, 190.2), SIZE, rotation=21)
     whole = cv2.warpAffine(photo, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR)
     assert np.abs(warp_image(photo, matrix, SIZE).astype(int) - whole).max() <= 8  # OpenCV rounds to 1/32 of a pixel
+
+
+FACE = np.array([[30.0, 40.0], [70.0, 38.0], [52.0, 60.0], [38.0, 80.0], [66.0, 79.0]])
+
+
+@pytest.mark.parametrize("rotation", [0, 20, 90, 180, -135])
+def test_a_similarity_is_found_again(rotation):
+    matrix = crop_matrix((13, 17, 71, 102), 256, rotation=rotation, shift=(0.1, -0.2))
+    np.testing.assert_allclose(fit_similarity(FACE, transform_points(matrix, FACE)), matrix, atol=1e-9)
+    there = fit_similarity(FACE, transform_points(matrix, FACE))
+    back = fit_similarity(transform_points(matrix, FACE), FACE)
+    np.testing.assert_allclose(transform_points(back, transform_points(there, FACE)), FACE, atol=1e-9)
+
+
+def test_a_similarity_leaves_out_points_that_are_not_annotated():
+    matrix = crop_matrix((13, 17, 71, 102), 64, rotation=30)
+    points, targets = FACE.copy(), transform_points(matrix, FACE)
+    points[0], targets[3] = np.nan, [np.nan, 5]
+    np.testing.assert_allclose(fit_similarity(points, targets), matrix, atol=1e-9)
+    np.testing.assert_allclose(fit_similarity(points[1:3], targets[1:3]), matrix, atol=1e-9)
+
+
+def test_a_similarity_is_the_nearest_and_no_mirror():
+    """scikit-image, which fits by singular values, finds the same; mirrored targets are turned to, not mirrored."""
+    from skimage.transform import SimilarityTransform
+
+    targets = crop_matrix((0, 0, 90, 90), 64, rotation=50) @ np.vstack([FACE.T, np.ones(5)])
+    targets = targets.T + np.random.default_rng(0).normal(0, 3, FACE.shape)
+    expected = SimilarityTransform.from_estimate(FACE, targets).params[:2]
+    np.testing.assert_allclose(fit_similarity(FACE, targets), expected, atol=1e-9)
+    assert np.linalg.det(fit_similarity(FACE, FACE * [-1, 1])[:, :2]) > 0
+
+
+@pytest.mark.parametrize(
+    "points, targets, culprit",
+    [
+        (FACE, FACE[:4], r"both be \(K, 2\), but got \(5, 2\) and \(4, 2\)"),
+        (FACE.T, FACE.T, r"both be \(K, 2\)"),
+        (FACE[:1], FACE[:1], "must hold two .*, but got 1 of 1"),
+        (FACE * [[1], [1], [np.nan], [np.nan], [np.nan]], FACE * [[np.nan], [1], [1], [1], [1]], "got 1 of 5"),
+        (FACE * 0, FACE, "no turn and scale"),
+        (FACE * 0 + 4000.1, FACE, "no turn and scale"),
+        (FACE, FACE * 0 + 4000.1, "no turn and scale"),
+        ([[1, 0], [0, 1], [-1, 0], [0, -1]], [[-1, 0], [0, 1], [1, 0], [0, -1]], "no turn and scale"),
+    ],
+)
+def test_points_that_tell_no_similarity_are_refused(points, targets, culprit):
+    with pytest.raises(ValueError, match=culprit):
+        fit_similarity(points, targets)

@@ -13,11 +13,13 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_mtld import pipeline_mtld
 from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.drawing_mtld import draw_faces
 from modeling_mtld.flip_mtld import predict_with_flip
-from modeling_mtld.geometry_mtld import transform_points
+from modeling_mtld.geometry_mtld import crop_matrix, invert_matrix, transform_points, warp_image
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 from modeling_mtld.pipeline_mtld import FacialLandmarkDetectionPipeline
+from modeling_mtld.tracking_mtld import LandmarkTracker
 
 NAMES = ["left_eye", "right_eye", "mouth"]
 FRACTIONS = np.array([[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]])  # of the crop; their box, enlarged, is the crop again
@@ -450,3 +452,69 @@ def test_data_sets_of_datasets_their_columns_and_iterators(pipe):
 def test_a_dict_with_boxes_beside_it(pipe):
     assert pipe({"image": astronaut()}, boxes=[BOX]) == pipe(astronaut(), boxes=[BOX])
     assert pipe({"image": astronaut(), "boxes": [BOX]}) == pipe(astronaut(), boxes=[BOX])
+
+
+def test_draws_on_a_photo_of_any_kind(pipe, tmp_path):
+    faces = pipe(astronaut(), boxes=[BOX])
+    Image.fromarray(astronaut()).save(tmp_path / "photo.png")
+    expected = draw_faces(astronaut(), faces, numbers=True, by_confidence=True)
+    for photo in (astronaut(), Image.fromarray(astronaut()), tmp_path / "photo.png", str(tmp_path / "photo.png")):
+        np.testing.assert_array_equal(pipe.draw(photo, faces, numbers=True, by_confidence=True), expected)
+    with pytest.raises(ValueError, match="photo must be a path"):
+        pipe.draw(None, faces)
+    with pytest.raises(ValueError, match="point_size must be"):
+        pipe.draw(astronaut(), faces, point_size=-1)
+
+
+def make_face(points) -> dict:
+    low, high = np.min(points, axis=0), np.max(points, axis=0)
+    box = dict(zip(("xmin", "ymin", "xmax", "ymax"), [*low.tolist(), *high.tolist()]))
+    marks = [{"label": name, "x": x, "y": y, "score": 1.0} for name, (x, y) in zip(NAMES, np.asarray(points).tolist())]
+    return {"score": 1.0, "box": box, "landmarks": marks}
+
+
+@pytest.mark.parametrize("rotation", [0, 35, -100, 180])
+def test_an_aligned_face_is_upright_and_where_the_mean_face_is(pipe, rotation):
+    """As a face is drawn into a photo, turned, so it is cut out of it."""
+    matrix = crop_matrix(BOX, 200, rotation=rotation)
+    places = transform_points(invert_matrix(matrix), FRACTIONS * 200 - 0.5)
+    aligned = pipe.align(astronaut(), make_face(places), size=200)
+    assert aligned.shape == (200, 200, 3) and aligned.dtype == np.uint8
+    difference = np.abs(aligned.astype(int) - warp_image(astronaut(), matrix, 200))
+    assert difference.max() <= 2
+
+
+def test_an_aligned_face_may_lie_beside_its_photo(pipe):
+    assert not pipe.align(astronaut(), make_face(FRACTIONS * 100 - 500)).any()
+
+
+def test_without_a_mean_face_the_crop_is_around_the_box():
+    pipe = make_pipeline(FRACTIONS * 0 + 0.5)
+    pipe.image_processor.box_margins = [0.1, 0, 0, 0]
+    turned = FRACTIONS[:, ::-1] * 80 + [100, 60]
+    aligned = pipe.align(astronaut(), make_face(turned), size=64)
+    box = pipe.image_processor.box_around([*turned.min(axis=0), *turned.max(axis=0)])
+    np.testing.assert_array_equal(aligned, warp_image(astronaut(), crop_matrix(box, 64), 64))
+
+
+@pytest.mark.parametrize(
+    "face, options, culprit",
+    [
+        (make_face(FRACTIONS), {"size": 0}, "size must be a whole number from 1 to 8192, but got 0"),
+        (make_face(FRACTIONS), {"size": 10_000}, "size must be"),
+        (make_face(FRACTIONS), {"size": 25.6}, "size must be"),
+        (make_face(FRACTIONS[:2]), {}, "face must have the model's 3 landmarks, but got 2"),
+        ([make_face(FRACTIONS)], {}, "face must be a face as the pipeline returns it"),
+        (make_face(FRACTIONS * 0), {}, "face must have landmarks"),
+    ],
+)
+def test_faces_that_cannot_be_aligned_are_refused(pipe, face, options, culprit):
+    with pytest.raises(ValueError, match=culprit):
+        pipe.align(astronaut(), face, **options)
+
+
+def test_a_tracker_follows_faces_with_this_pipeline(pipe):
+    track = pipe.tracker(smooth=False)
+    assert isinstance(track, LandmarkTracker)
+    (face,) = track(astronaut(), 0.0)
+    assert type(face["id"]) is int and len(face["landmarks"]) == 3

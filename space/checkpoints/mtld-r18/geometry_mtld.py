@@ -91,6 +91,32 @@ def invert_matrix(matrix) -> np.ndarray:
     return np.column_stack([inverse, -inverse @ matrix[:, 2]])
 
 
+def fit_similarity(points, targets) -> np.ndarray:
+    """The (2, 3) matrix that turns, scales and shifts `points` (K, 2) nearest to `targets` (K, 2), without mirroring.
+
+    Nearest in the sum of squared distances (Umeyama 1991). Points that are NaN in either are left out.
+
+    Raises:
+        ValueError: if shapes differ, or the points do not tell a turn and a scale, as where all are in one place.
+    """
+    points, targets = (np.asarray(values, dtype=np.float64) for values in (points, targets))
+    if points.shape != targets.shape or points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"points and targets must both be (K, 2), but got {points.shape} and {targets.shape}")
+    both = np.isfinite(points).all(axis=1) & np.isfinite(targets).all(axis=1)
+    if both.sum() < 2:
+        raise ValueError(f"points must hold two that are annotated in both, but got {both.sum()} of {len(points)}")
+    centers = points[both].mean(axis=0), targets[both].mean(axis=0)
+    # As complex numbers: a turn and a scale are one factor.
+    start, end = ((values[both] - center) @ [1, 1j] for values, center in zip((points, targets), centers))
+    shared, spreads = np.vdot(start, end), [np.linalg.norm(values) for values in (start, end)]
+    rounding = [1e-12 * np.abs(values[both]).max() for values in (points, targets)]
+    if np.less_equal(spreads, rounding).any() or abs(shared) <= 1e-9 * np.prod(spreads):
+        raise ValueError("points and targets must be apart and alike, but got some that tell no turn and scale")
+    factor = shared / spreads[0] ** 2
+    linear = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
+    return np.column_stack([linear, centers[1] - linear @ centers[0]])
+
+
 def pixels_to_fractions(points, size: int) -> np.ndarray:
     """Pixels of a crop of side `size` to fractions of it: (x + 0.5) / size."""
     return (np.asarray(points, dtype=np.float64) + 0.5) / size

@@ -11,9 +11,12 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 
+from .drawing_mtld import draw_faces, landmark_points
 from .face_detection_mtld import box_overlap, detect_faces
 from .flip_mtld import flip_order, predict_with_flip
-from .image_processing_mtld import URL_TIMEOUT, boxes_by_photo, check_photo_boxes, load_rgb
+from .geometry_mtld import crop_matrix, fit_similarity, fractions_to_pixels, landmark_box, warp_image
+from .image_processing_mtld import MAX_CROP_SIZE, URL_TIMEOUT, boxes_by_photo, check_photo_boxes, load_rgb
+from .tracking_mtld import LandmarkTracker
 
 WHOLE = "whole"
 PLACE = "place_among_photos"  # key of an item, for error messages
@@ -22,6 +25,7 @@ FOUND_OVERLAP = 0.25  # intersection over union with the detector's box, below w
 # Of a face, below which what the detector found is none. Of what the Haar cascades find on 300W, 193 faces that the
 # network was not trained with score 0.60 to 0.91, 145 of its training 0.65 to 0.91, and 9 false ones 0.38 to 0.49.
 MIN_SCORE = 0.55
+MIN_MEAN_FACE = 0.1  # of the crop; a mean face that is smaller was never set
 
 
 class FacialLandmarkDetectionPipeline(Pipeline):
@@ -181,6 +185,75 @@ class FacialLandmarkDetectionPipeline(Pipeline):
                 for name, (x, y), score in zip(names, face["keypoints"].tolist(), face["scores"].tolist())
             ],
         }
+
+    def read(self, photo) -> np.ndarray:
+        """A photo of any kind the processor takes as (H, W, 3) uint8 RGB, upright: the frame of all coordinates.
+
+        Raises:
+            ValueError: if it cannot be read.
+        """
+        return load_rgb(photo, "photo")
+
+    def draw(self, photo, faces: list[dict], **options) -> np.ndarray:
+        """Draws boxes, contours and landmarks of faces on their photo.
+
+        Args:
+            photo: of any kind the processor takes.
+            faces: what the pipeline, or a tracker, found in this photo.
+            options: `numbers` (False): write each landmark's index beside it;
+                `joined` (True): draw the contours of jaw, brows, eyes, nose and lips, where the landmarks have names;
+                `point_size` (1.0): factor of the points' size;
+                `boxes` (True): draw the boxes, and at a box the `id` of a tracked face;
+                `by_confidence` (False): colour each point by its score and each box by its face's score, which is
+                written at it: purple at 0.5 and below, then red and orange to yellow at 0.95 and above;
+                `scale` (None): whole factor by which the picture is larger than the photo; by default 1, or more
+                where faces are too small to be seen or read. Frames of a video need 1 to stay of one size.
+
+        Returns:
+            (sH, sW, 3) uint8 RGB, where s is the factor.
+
+        Raises:
+            ValueError: if the photo cannot be read, or naming the option.
+        """
+        return draw_faces(load_rgb(photo, "photo"), faces, **options)
+
+    def align(self, photo, face: dict, size: int = 256) -> np.ndarray:
+        """Cuts out a face, turned upright, as large and where the model's mean face has it.
+
+        Without a mean face, or of a model with a single landmark, the crop is the one around the box of the landmarks
+        and not turned.
+
+        Args:
+            photo: of any kind the processor takes.
+            face: one of those that the pipeline, or a tracker, found in this photo.
+            size: side of the crop in pixels.
+
+        Returns:
+            (size, size, 3) uint8 RGB, black outside the photo.
+
+        Raises:
+            ValueError: if the photo cannot be read, the face is not one of this model, or `size` is not 1 to 8192.
+        """
+        if type(size) is not int or not 1 <= size <= MAX_CROP_SIZE:
+            raise ValueError(f"size must be a whole number from 1 to {MAX_CROP_SIZE}, but got {size!r}")
+        return warp_image(load_rgb(photo, "photo"), self._upright_matrix(landmark_points(face), size), size)
+
+    def _upright_matrix(self, points: np.ndarray, size: int) -> np.ndarray:
+        """Matrix (2, 3) from the photo to the crop in which the landmarks (K, 2) are upright."""
+        mean_face = self.model.decoder.mean_face.detach().double().cpu().numpy()
+        if len(points) != len(mean_face):
+            raise ValueError(f"face must have the model's {len(mean_face)} landmarks, but got {len(points)}")
+        if np.ptp(mean_face, axis=0).max() < MIN_MEAN_FACE:
+            box = self.image_processor.box_around(landmark_box(points))
+            return crop_matrix(box, size, self.image_processor.box_enlargement)
+        try:
+            return fit_similarity(points, fractions_to_pixels(mean_face, size))
+        except ValueError as error:
+            raise ValueError(f"face must have landmarks that can be turned to the mean face: {error}") from error
+
+    def tracker(self, smooth: bool = True, **options) -> LandmarkTracker:
+        """What follows the faces of one video: called with a frame and its time; see `LandmarkTracker`."""
+        return LandmarkTracker(self, smooth=smooth, **options)
 
 
 def _is_one_photo(images) -> bool:

@@ -19,6 +19,8 @@ CODE_FILES = (
     "image_processing_mtld.py",
     "face_detection_mtld.py",
     "flip_mtld.py",
+    "drawing_mtld.py",
+    "tracking_mtld.py",
     "pipeline_mtld.py",
     "publishing_mtld.py",
     "model_card_mtld.py",
