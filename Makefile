@@ -6,12 +6,14 @@ STAMP := $(VENV)/.installed
 export IMAGE
 
 .DEFAULT_GOAL := help
-.PHONY: help detect test test-common style quality
+.PHONY: help detect demo test test-common test-browser style quality
 
 help:
 	@echo "make detect [IMAGE=photo.jpg] [ARGS='...']  find the faces in a photo (a built-in one by default) and their landmarks"
+	@echo "make demo [ARGS='...']                     serve the Gradio demo on 127.0.0.1; ARGS='--checkpoints DIR_OR_ID ...' for your own"
 	@echo "make test                                  run the tests"
 	@echo "make test-common                           run transformers' own tests of its models on this one; fetches them once"
+	@echo "make test-browser                          drive the demo in Chromium, which must be installed"
 	@echo "make quality                               check lint and format"
 	@echo "make style                                 fix lint and format, copy the code into the checkpoints, renew the figures in README"
 
@@ -19,11 +21,14 @@ help:
 $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV): PyTorch with its CUDA libraries takes about 6 GB and two minutes. This happens once."
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[demo,dev]'
 	@touch $@
 
 detect: $(STAMP)
 	@$(VENV)/bin/python -m modeling_mtld.detect $${IMAGE:+"$$IMAGE"} $(ARGS)
+
+demo: $(STAMP)
+	@$(VENV)/bin/python space/app.py $(ARGS)
 
 test: $(STAMP)
 	@$(VENV)/bin/python -m pytest $(ARGS)
@@ -32,6 +37,10 @@ test: $(STAMP)
 test-common: $(STAMP)
 	@$(VENV)/bin/python tests/common/sources.py
 	@$(VENV)/bin/python -m pytest tests/common -rs --no-fold-skipped $(ARGS)
+
+test-browser: $(STAMP)
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[demo,dev,browser]'
+	@$(VENV)/bin/python -m pytest tests/browser $(ARGS)
 
 quality: $(STAMP)
 	@$(VENV)/bin/ruff check .

@@ -1,0 +1,97 @@
+"""What programs call: named endpoints with typed arguments, for `gradio_client` and for plain HTTP.
+
+Gradio's API page shows these docstrings.
+"""
+
+import gradio as gr
+from cards import summary
+from faces import MIN_SCORE
+from messages import as_message
+from picker import Picker
+from PIL import Image
+from uploads import new_file, read_photo, uploaded_file
+from video_tab import follow_video
+
+MAX_BOXES = 100  # of one photo
+
+
+def add_endpoints(picker: Picker, queue: dict):
+    """Adds the endpoints /detect, /annotate, /track and /checkpoints.
+
+    Args:
+        queue: `concurrency_limit` and `concurrency_id` of events that use the network.
+    """
+
+    @as_message
+    def detect(
+        photo: gr.FileData, boxes: list[list[float]] | None = None, checkpoint: str = "", min_score: float = MIN_SCORE
+    ) -> list[dict]:
+        """Finds the faces in a photo and their landmarks.
+
+        Parameters:
+            photo: the file: `gradio_client.handle_file("photo.jpg")`.
+            boxes: landmark boxes [x0, y0, x1, y1] in pixels of the upright photo, of faces that you have found
+                yourself; null looks for faces.
+            checkpoint: one of the names that /checkpoints returns; "" is the first.
+            min_score: from 0 to 1, of a face that was looked for, below which it is dropped.
+
+        Returns:
+            For each face its score, its box (xmin, ymin, xmax, ymax) and its landmarks (label, x, y, score).
+        """
+        pipe = picker.load(checkpoint)
+        rgb, _ = read_photo(photo, pipe)
+        return _find(pipe, rgb, boxes, min_score)
+
+    @as_message
+    def annotate(
+        photo: gr.FileData, boxes: list[list[float]] | None = None, checkpoint: str = "", min_score: float = MIN_SCORE
+    ) -> gr.FileData:
+        """Draws the landmarks of a photo's faces on it.
+
+        Parameters:
+            photo, boxes, checkpoint, min_score: as of /detect.
+
+        Returns:
+            The picture, a PNG of the photo's size, or larger where faces are small.
+        """
+        pipe = picker.load(checkpoint)
+        rgb, _ = read_photo(photo, pipe)
+        picture = Image.fromarray(pipe.draw(rgb, _find(pipe, rgb, boxes, min_score), by_confidence=True))
+        path = new_file("landmarks.png")
+        picture.save(path, compress_level=1)
+        return gr.FileData(path=str(path))
+
+    @as_message
+    def track(video: gr.FileData, checkpoint: str = "", smooth: bool = True) -> gr.FileData:
+        """Follows the faces of a video and draws their landmarks on it.
+
+        Parameters:
+            video: the file: `gradio_client.handle_file("video.mp4")`. What exceeds the page's limits is cut.
+            checkpoint: as of /detect.
+            smooth: whether to take out the jitter with a One-Euro filter.
+
+        Returns:
+            The video, an MP4.
+        """
+        *_, (_, _, path) = follow_video(picker.load(checkpoint), uploaded_file(video, "video"), smooth)
+        return gr.FileData(path=path)
+
+    def checkpoints() -> list[dict]:
+        """The checkpoints that can be chosen, the default first.
+
+        Returns:
+            For each its name, num_landmarks, landmark_names, image_size and the results on its card.
+        """
+        return [summary(picker.load(label), picker.checkpoint(label)) for label in picker.labels]
+
+    for function in (detect, annotate, track):
+        gr.api(function, api_name=function.__name__, **queue)
+    gr.api(as_message(checkpoints), api_name="checkpoints")
+
+
+def _find(pipe, rgb, boxes, min_score) -> list[dict]:
+    if boxes is None:
+        return pipe(rgb, min_score=min_score)
+    if isinstance(boxes, list) and len(boxes) > MAX_BOXES:
+        raise ValueError(f"boxes must be {MAX_BOXES} at most, but got {len(boxes)}")
+    return pipe(rgb, boxes=boxes)

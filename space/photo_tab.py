@@ -1,0 +1,236 @@
+"""The tab for photos: faces found and drawn, cut out, listed; a box by two clicks where the detector missed one."""
+
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+from faces import (
+    COLUMNS,
+    MIN_SCORE,
+    View,
+    as_csv,
+    as_json,
+    box_of_faces,
+    face_in_box,
+    find_faces,
+    rows,
+    seen,
+    shown,
+    with_face,
+)
+from messages import as_message
+from picker import Picker
+from PIL import Image
+from uploads import EXAMPLES, new_file, read_photo
+
+DISPLAY_SIDE = 1600  # pixels of the longer side of a picture on the page; the coordinates stay those of the photo
+CROP_SIDE = 256
+MAX_CROPS = 24
+ZOOM_MARGIN = 0.3  # around the box of all faces, over its longer side
+MIN_CLICKED_SIDE = 8  # pixels of the photo
+WELCOME = "Upload, paste or take a photo, or pick an example."
+CLICK_HINT = "A face was missed? Click two opposite corners around it in the picture, from brows to chin."
+# Small pictures however few there are.
+CSS = "#crops .grid-container {grid-template-columns: repeat(auto-fill, minmax(110px, 1fr)) !important}"
+# Of the confidences, as the pipeline draws them.
+COLORS = "#9511a1,#be3885,#dc5d67,#f3874a,#fdb52e,#f4ed27"
+MARK = (255, 64, 64)  # RGB of a clicked corner
+
+
+def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
+    """Adds the tab's components and events to the page.
+
+    Args:
+        checkpoint: the page's choice among the picker's.
+        queue: `concurrency_limit` and `concurrency_id` of events that use the network.
+    """
+    found = gr.State(time_to_live=3600)  # see `_find`
+    corner = gr.State()  # the first of two clicks, in pixels of the photo
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            photo = gr.Image(
+                label="Photo",
+                sources=["upload", "webcam", "clipboard"],
+                image_mode=None,
+                height=360,
+                buttons=["fullscreen"],
+                webcam_options=gr.WebcamOptions(mirror=False),
+            )
+            gr.Examples(sorted(map(str, EXAMPLES.glob("*.jpg"))), photo, label="Examples", api_visibility="private")
+        with gr.Column(scale=3, min_width=320):
+            picture = gr.Image(
+                label="Landmarks",
+                interactive=False,
+                format="webp",
+                buttons=["download", "fullscreen"],
+                elem_id="result",
+            )
+            gr.HTML(_legend())
+            status = gr.Markdown(WELCOME, elem_id="status")
+            style = gr.Radio(["Contours", "Numbers", "Points"], value="Contours", label="Draw landmarks as")
+            zoom = gr.Checkbox(False, label="Zoom to the faces")
+            with gr.Row():
+                point_size = gr.Slider(0.5, 3, 1, step=0.25, label="Point size", min_width=200)
+                min_score = gr.Slider(0, 1, MIN_SCORE, step=0.05, label="Minimum confidence of a face", min_width=200)
+            crops = gr.Gallery(
+                label="Faces, turned upright",
+                show_label=False,
+                height=140,
+                object_fit="contain",
+                preview=False,
+                visible=False,
+                elem_id="crops",
+            )
+            with gr.Row():
+                json_file = gr.DownloadButton("Download JSON", interactive=False)
+                csv_file = gr.DownloadButton("Download CSV", interactive=False)
+            table = gr.Dataframe(
+                headers=list(COLUMNS),
+                label="Landmarks in pixels of the photo",
+                interactive=False,
+                max_height=320,
+                column_widths=["14%", "30%", "19%", "19%", "18%"],
+            )
+    views = [picture, status, crops, table, json_file, csv_file]
+    options = [style, zoom, point_size, min_score]
+
+    @as_message
+    def find(payload, label):
+        if payload is None:
+            return None, None
+        pipe = picker.load(label)
+        rgb, notes = read_photo(payload, pipe)
+        return {"checkpoint": label, "faces": find_faces(pipe, rgb), "notes": notes}, None
+
+    @as_message
+    def show(payload, result, clicked, *chosen):
+        return _show(picker, payload, result, clicked, *chosen)
+
+    @as_message
+    def click(payload, result, clicked, event: gr.SelectData):
+        return _click(picker, payload, result, clicked, event.index)
+
+    shared = {"preprocess": False, "api_visibility": "private"}
+    looked = gr.on([photo.change, checkpoint.change], find, [photo, checkpoint], [found, corner], **shared, **queue)
+    drawn = [photo, found, corner, *options]
+    looked.success(show, drawn, [found, *views], show_progress="minimal", **shared)
+    looked.failure(lambda: _blank("That did not work; the message says why."), None, views, **shared)
+    picture.select(click, [photo, found, corner], [found, corner], **shared, **queue).success(
+        show, drawn, [found, *views], show_progress="hidden", **shared
+    )
+    gr.on(
+        [style.change, zoom.change, point_size.release, min_score.release],
+        show,
+        drawn,
+        [found, *views],
+        show_progress="hidden",
+        trigger_mode="always_last",
+        **shared,
+    )
+
+
+def _legend() -> str:
+    size = "flex:1;min-width:4em;max-width:12em;height:.7em;border-radius:.35em"
+    return (
+        '<div style="display:flex;align-items:center;gap:.6em;font-size:.85em">Confidence: 0.5 or less'
+        f'<span style="{size};background:linear-gradient(90deg,{COLORS})"></span>0.95 or more</div>'
+    )
+
+
+def _show(picker: Picker, payload, result: dict | None, clicked, style: str, zoom: bool, point_size, min_score):
+    """What was found, with the view of it, and the values of the page's views."""
+    if payload is None or result is None:
+        return None, *_blank(WELCOME)
+    pipe = picker.load(result["checkpoint"])
+    rgb, _ = read_photo(payload, pipe)
+    faces = shown(result["faces"], min_score)
+    options = {"numbers": style == "Numbers", "joined": style == "Contours", "point_size": point_size}
+    picture, view = _draw(pipe, rgb, faces, zoom, options)
+    if clicked is not None:
+        _mark(picture, view.to_picture(*clicked))
+    crops = [pipe.align(rgb, face, CROP_SIDE) for face in faces[:MAX_CROPS]]
+    name = Path(payload.get("orig_name") or "photo").stem[:60]
+    return (
+        {**result, "view": view},
+        picture,
+        _status(result, faces, clicked),
+        gr.Gallery(crops, visible=bool(crops)),
+        rows(faces, digits=1),
+        _download(f"{name}_landmarks.json", as_json(faces)) if faces else _nothing(),
+        _download(f"{name}_landmarks.csv", as_csv(faces)) if faces else _nothing(),
+    )
+
+
+def _blank(status: str):
+    return None, status, gr.Gallery(None, visible=False), None, _nothing(), _nothing()
+
+
+def _draw(pipe, rgb: np.ndarray, faces: list[dict], zoom: bool, options: dict) -> tuple[np.ndarray, View]:
+    """The faces drawn on the photo, or on the part of it that has them, as large as a page can show it."""
+    left, top, right, bottom = _around(faces, rgb) if zoom and faces else (0, 0, rgb.shape[1], rgb.shape[0])
+    part = rgb[top:bottom, left:right]
+    size = _fit(part.shape[1], part.shape[0])
+    if size != (part.shape[1], part.shape[0]):
+        part = np.asarray(Image.fromarray(part).resize(size, Image.Resampling.LANCZOS))
+    view = View(left, top, size[0] / (right - left))
+    picture = pipe.draw(part, seen(faces, view), by_confidence=True, **options)
+    return picture, View(left, top, view.scale * picture.shape[1] / size[0])
+
+
+def _around(faces: list[dict], rgb: np.ndarray) -> tuple[int, int, int, int]:
+    """The part of the photo with the faces: left, top, right and bottom."""
+    x0, y0, x1, y1 = box_of_faces(faces)
+    margin = ZOOM_MARGIN * max(x1 - x0, y1 - y0)
+    height, width = rgb.shape[:2]
+    left, top = (int(min(max(0, low - margin), length - 1)) for low, length in ((x0, width), (y0, height)))
+    right, bottom = (int(max(1, min(high + margin, length))) for high, length in ((x1, width), (y1, height)))
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def _fit(width: int, height: int) -> tuple[int, int]:
+    shrunk = min(1.0, DISPLAY_SIDE / max(width, height))
+    return max(1, round(width * shrunk)), max(1, round(height * shrunk))
+
+
+def _mark(picture: np.ndarray, point: tuple[float, float]):
+    """A cross where the first corner was clicked."""
+    x, y = (round(value) for value in point)
+    arm, half = max(8, max(picture.shape) // 60), max(1, max(picture.shape) // 500)
+    picture[max(0, y - half) : y + half + 1, max(0, x - arm) : x + arm + 1] = MARK
+    picture[max(0, y - arm) : y + arm + 1, max(0, x - half) : x + half + 1] = MARK
+
+
+def _status(result: dict, faces: list[dict], clicked) -> str:
+    if clicked is not None:
+        return "**Now click the opposite corner** of the box around the face."
+    count = {0: "**No face found.**", 1: "**1 face.**"}.get(len(faces), f"**{len(faces)} faces.**")
+    hidden = len(result["faces"]) - len(faces)
+    below = f"{hidden} more below the minimum confidence." if hidden else ""
+    return " ".join(filter(None, [count, below, result["notes"], CLICK_HINT]))
+
+
+def _download(name: str, text: str) -> gr.DownloadButton:
+    """A button for a file of its own, which lies among Gradio's and is removed with them."""
+    path = new_file(name)
+    path.write_text(text, encoding="utf-8")
+    return gr.DownloadButton(value=str(path), interactive=True)
+
+
+def _nothing() -> gr.DownloadButton:
+    return gr.DownloadButton(value=None, interactive=False)
+
+
+def _click(picker: Picker, payload, result: dict | None, clicked, index) -> tuple[dict | None, tuple | None]:
+    """What is found, and a corner if it is the first, after a click at `index`, a pixel (x, y) of the picture."""
+    if payload is None or result is None:
+        return result, None
+    pipe = picker.load(result["checkpoint"])
+    rgb, _ = read_photo(payload, pipe)
+    point = result["view"].to_photo(*index)
+    if clicked is None:
+        return result, point
+    low, high = np.minimum(clicked, point), np.maximum(clicked, point)
+    if (high - low).min() < MIN_CLICKED_SIDE:
+        raise ValueError(f"The two corners must be at least {MIN_CLICKED_SIDE} pixels apart. Click again.")
+    face = face_in_box(pipe, rgb, [*low.tolist(), *high.tolist()])
+    return {**result, "faces": with_face(result["faces"], face)}, None

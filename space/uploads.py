@@ -1,0 +1,136 @@
+"""What visitors send: files, which must lie where Gradio put their uploads, and the photos in them."""
+
+import base64
+import binascii
+import contextlib
+import io
+import secrets
+import threading
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+from gradio import processing_utils
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+MAX_FILE_SIZE = "100mb"
+MAX_MEGAPIXELS = 50  # of a photo: 150 MB as RGB, and a phone's largest
+# PIL warns above this and refuses above its double; `load_rgb`, in a checkpoint's code, refuses where it warns.
+Image.MAX_IMAGE_PIXELS = MAX_MEGAPIXELS * 1_000_000
+DISCARD_AFTER = 5  # seconds
+EXAMPLES = Path(__file__).resolve().parent / "examples"
+
+
+async def _refuse_address(url: str, cache_dir: str) -> str:
+    raise gr.Error("Send the file itself: this server fetches nothing from other addresses.", print_exception=False)
+
+
+# Gradio would download what a request names by its address: of any size, and from wherever a visitor likes.
+processing_utils.async_ssrf_protected_download = _refuse_address
+
+
+def uploaded_file(payload: dict | None, what: str) -> Path:
+    """The file of a component's or endpoint's raw value (`gr.FileData` as a dict).
+
+    Args:
+        payload: with the "path" of the file.
+        what: the name of the input, for messages.
+
+    Raises:
+        ValueError: if there is none, or it is not an upload: whatever a request says, no other file is read.
+    """
+    path = payload.get("path") if isinstance(payload, dict) else None
+    if not path or not isinstance(path, str):
+        raise ValueError(f"{what} must be an uploaded file, but got none")
+    file = Path(path).resolve()
+    folders = (Path(get_upload_folder()).resolve(), EXAMPLES)
+    if not any(file.is_relative_to(folder) for folder in folders) or not file.is_file():
+        raise ValueError(f"{what} must be an uploaded file, and still there. Please upload it again.")
+    return file
+
+
+def new_file(name: str) -> Path:
+    """A path for a file of this name to be sent to a visitor, which Gradio removes with the uploads."""
+    folder = Path(get_upload_folder()) / secrets.token_hex(16)
+    folder.mkdir(parents=True)
+    return folder / name
+
+
+def discard(file: Path):
+    """Removes an upload that is of no use, as soon as the page that shows it has had the time to ask for it."""
+    if file.is_relative_to(Path(get_upload_folder()).resolve()):
+        timer = threading.Timer(DISCARD_AFTER, _remove, [file])
+        timer.daemon = True
+        timer.start()
+
+
+def _remove(file: Path):
+    file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # another file with the same content may have come
+        file.parent.rmdir()
+
+
+def read_photo(payload: dict | None, find) -> tuple[np.ndarray, str]:
+    """The photo in a component's or endpoint's raw value: (H, W, 3) uint8 RGB, upright, and notes on what was done.
+
+    A file that is no photo is removed at once; others stay until Gradio's cache lets go of them.
+
+    Args:
+        find: the pipeline, whose `read` turns pictures of any kind into RGB.
+
+    Raises:
+        ValueError: if it is no readable picture, or a larger one than `MAX_MEGAPIXELS`.
+    """
+    file = uploaded_file(payload, "photo")
+    try:
+        with Image.open(file) as picture:
+            return _read_picture(picture, find)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        discard(file)
+        raise ValueError(_explain(error, payload)) from error
+
+
+def read_frame(payload: dict | None, find) -> np.ndarray | None:
+    """A webcam's frame (H, W, 3) uint8 RGB from the raw value of a streaming image; None where there is none yet.
+
+    Raises:
+        ValueError: as `read_photo` does.
+    """
+    url = payload.get("url") if isinstance(payload, dict) else None
+    if not isinstance(url, str) or not url.startswith("data:image/"):
+        return None if payload is None else read_photo(payload, find)[0]
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2], validate=True))) as picture:
+            return _read_picture(picture, find)[0]
+    except (OSError, ValueError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
+        raise ValueError("The webcam's picture cannot be read.") from error
+
+
+def _read_picture(picture: Image.Image, find) -> tuple[np.ndarray, str]:
+    width, height = picture.size
+    if width * height > MAX_MEGAPIXELS * 1_000_000:
+        raise ValueError(f"it has {width * height / 1e6:.0f} megapixels; {MAX_MEGAPIXELS} are the limit here")
+    notes = _notes(picture)  # before the pixels are read, which may change the mode
+    return find.read(picture), notes
+
+
+def _notes(picture: Image.Image) -> str:
+    notes = []
+    if getattr(picture, "is_animated", False):
+        notes.append("Of this animation the first frame was taken.")
+    if picture.mode.startswith("I") or picture.mode == "F":
+        notes.append("This picture has more than 8 bits a channel; it is shown with 8.")
+    if picture.mode == "CMYK":
+        notes.append("This picture is in CMYK, for print; colours may look different in RGB.")
+    return " ".join(notes)
+
+
+def _explain(error: Exception, payload: dict) -> str:
+    name = Path(str(payload.get("orig_name") or "The file")).name[:100]
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"{name} cannot be read as a photo."
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"{name} has too many pixels: {MAX_MEGAPIXELS} megapixels are the limit here."
+    detail = str(error).removeprefix("image must be a readable picture, but got ")
+    return f"{name} cannot be read as a photo: {detail}"

@@ -1,0 +1,44 @@
+"""README's lines that put the two Spaces on the Hub, run up to the network call."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import pytest
+from huggingface_hub import HfApi
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def deployed() -> dict[str, dict[str, Path]]:
+    """The files of each Space by its id, as README's lines send them: place in the Space and file here."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    [lines] = [block for block in blocks if "upload_folder" in block]
+    spaces = {}
+
+    def create_repo(self, repo_id, *, repo_type, space_sdk, **_):
+        assert (repo_type, space_sdk) == ("space", "gradio")
+        spaces[repo_id] = {}
+
+    def create_commit(self, repo_id, operations, *, repo_type, **_):
+        assert repo_type == "space"
+        spaces[repo_id] = {operation.path_in_repo: ROOT / operation.path_or_fileobj for operation in operations}
+        return SimpleNamespace(pr_url=None)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(ROOT)
+        with patch.object(HfApi, "create_repo", create_repo), patch.object(HfApi, "create_commit", create_commit):
+            exec(lines, {})
+    return spaces
+
+
+def test_what_travels():
+    spaces = deployed()
+    assert set(spaces) == {"org/mtld", "org/nme"}
+    demo, metric = set(spaces["org/mtld"]), set(spaces["org/nme"])
+    assert {"app.py", "README.md", "requirements.txt", "checkpoints.txt", "examples/astronaut.jpg"} <= demo
+    assert {"checkpoints/mtld-r18/model.safetensors", "checkpoints/mtld-r18/pipeline_mtld.py"} <= demo
+    assert {"app.py", "nme.py", "README.md", "requirements.txt"} <= metric
+    for name in demo | metric:
+        assert not name.startswith("nme/") and not name.endswith((".pyc", ".pyi")) and "__pycache__" not in name
