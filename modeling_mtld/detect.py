@@ -53,8 +53,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _detect(arguments: argparse.Namespace):
     _check_output_dir(arguments.output_dir)
-    name, photo = _load_photo(arguments.image)
-    faces = _load_pipeline(arguments.model, arguments.device)(photo, boxes=arguments.boxes, flip=arguments.flip)
+    name, photo = load_photo(arguments.image)
+    faces = load_pipeline(arguments.model, arguments.device)(photo, boxes=arguments.boxes, flip=arguments.flip)
     if not faces:
         raise ValueError(f"no face found in {name}; give --box X0 Y0 X1 Y1")
     options = {"numbers": arguments.numbers, "by_confidence": arguments.confidence}
@@ -75,8 +75,12 @@ def _check_output_dir(directory: Path):
             return
 
 
-def _load_photo(image: str | None):
-    """What to call the photo, and the photo as (H, W, 3) uint8."""
+def load_photo(image: str | None):
+    """What to call the photo at this path or URL, or the built-in one, and the photo as (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
     from .image_processing_mtld import load_rgb
 
     if image is None:
@@ -87,8 +91,12 @@ def _load_photo(image: str | None):
     return "picture" if image.lower().startswith("data:") else Path(path).name or "picture", load_rgb(image)
 
 
-def _load_pipeline(model: str, device: str | None):
-    """The pipeline on the checkpoint in the directory, or of the Hub id, `model`."""
+def load_pipeline(model: str, device: str | None):
+    """The pipeline, of this repository's code, on the checkpoint in the directory, or of the Hub id, `model`.
+
+    Raises:
+        ValueError: if there is no such checkpoint, or no such device.
+    """
     from transformers.utils import logging as transformers_logging
 
     from .configuration_mtld import MTLDConfig

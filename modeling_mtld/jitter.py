@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .detect import CHECKPOINT, _load_photo, _load_pipeline
+from .detect import CHECKPOINT, load_photo, load_pipeline
 from .drawing_mtld import landmark_points
 from .geometry_mtld import crop_matrix, landmark_box, warp_image
 from .publishing_mtld import write_whole
@@ -167,8 +167,8 @@ def main(argv: list[str] | None = None) -> int:
 def _report(arguments: argparse.Namespace):
     if arguments.json and not arguments.json.absolute().parent.is_dir():
         raise ValueError(f"--json must be a file in an existing folder, but got {arguments.json}")
-    name, photo = _load_photo(arguments.image)
-    pipeline = _load_pipeline(arguments.model, arguments.device)
+    name, photo = load_photo(arguments.image)
+    pipeline = load_pipeline(arguments.model, arguments.device)
     faces = pipeline(photo)
     if not faces:
         raise ValueError(f"--image must be a photo with a face, but none was found in {name}")

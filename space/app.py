@@ -17,6 +17,7 @@ if "GRADIO_TEMP_DIR" not in os.environ:
 
 import gradio as gr
 import photo_tab
+import torch
 import video_tab
 import webcam_tab
 from cards import describe
@@ -25,15 +26,19 @@ from picker import FOLDER, Picker, read_checkpoints
 from uploads import MAX_FILE_SIZE
 
 LIST = FOLDER / "checkpoints.txt"
-# Photos, frames and calls that are worked on at a time; others wait in the queue. Two keep two cores busy.
-QUEUE = {"concurrency_limit": 2, "concurrency_id": "network"}
+# Photos, frames and calls that are worked on at a time; others wait in the queue, and see it move as often. They share
+# the cores evenly, whoever else is there, as the last digits of an answer depend on the number of threads.
+WORKERS = 2
+QUEUE = {"concurrency_limit": WORKERS, "concurrency_id": "network"}
+QUEUE_TOLD_EVERY = 1  # seconds
 MAX_WAITING = 200
 SWEEP_EVERY, KEEP_FOR = 60, 900  # seconds; uploads and results are removed when they are older
 SESSIONS = 500  # whose state is kept; what a session keeps are landmarks, no pictures
 # Fonts that are there already: the page asks no other host for anything.
 THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 TITLE = "# MTLD: facial landmarks"
-CSS = "#card th, #card td {word-break: normal !important; overflow-wrap: normal !important; padding: .3em .6em}"  # no words broken on a phone
+# No words broken on a phone.
+CSS = "#card th, #card td {word-break: normal !important; overflow-wrap: normal !important; padding: .3em .6em}"
 
 
 def build(picker: Picker) -> gr.Blocks:
@@ -61,7 +66,7 @@ def build(picker: Picker) -> gr.Blocks:
 
         gr.on([page.load, checkpoint.change], tell, checkpoint, card, api_visibility="private")
         add_endpoints(picker, QUEUE)
-    return page.queue(max_size=MAX_WAITING)
+    return page.queue(max_size=MAX_WAITING, status_update_rate=QUEUE_TOLD_EVERY)
 
 
 class Parser(argparse.ArgumentParser):
@@ -101,6 +106,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def serve(page: gr.Blocks, port: int | None = None, **options):
     """Serves the page, on 127.0.0.1 unless GRADIO_SERVER_NAME says otherwise, as it does on Hugging Face."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS))
     return page.launch(
         server_port=port,
         theme=THEME,

@@ -1,5 +1,6 @@
 """The deployer's list of checkpoints: read once, each loaded when first asked for."""
 
+import gc
 import json
 import logging
 import threading
@@ -101,6 +102,7 @@ class Picker:
         with self._locks[checkpoint.label]:
             if checkpoint.label not in self._loaded:
                 self._loaded[checkpoint.label] = _load(checkpoint)
+                gc.freeze()  # what is loaded stays: without this, looking through it for garbage takes 5 % of the time
             return self._loaded[checkpoint.label]
 
 

@@ -1,10 +1,14 @@
 """The tab for a webcam: each frame drawn as it comes, the faces followed from frame to frame."""
 
+import base64
+import io
 import time
 
 import gradio as gr
+import numpy as np
 from messages import as_message
 from picker import Picker
+from PIL import Image
 from uploads import read_frame
 
 SECONDS = 120  # after which a stream ends, so that others have their turn
@@ -21,8 +25,8 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
     """
     followed = gr.State(time_to_live=600)  # the checkpoint's label, whether smoothed, and the tracker
     gr.Markdown(
-        f"Press the record button. Faces are followed from frame to frame, for {SECONDS // 60} minutes at most."
-        " Frames go to the server that runs this page, which does not keep them."
+        "Allow the webcam, then press Record. Frames go to the server that runs this page, which does not keep them."
+        f" Faces are followed for {SECONDS // 60} minutes at most."
     )
     with gr.Row():
         webcam = gr.Image(
@@ -43,7 +47,7 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
         if state is None or state[:2] != (label, is_smooth):
             state = (label, is_smooth, pipe.tracker(smooth=is_smooth))
         faces = state[2](frame, time.monotonic())
-        return pipe.draw(frame, faces, scale=1, by_confidence=True), state
+        return _as_value(pipe.draw(frame, faces, scale=1, by_confidence=True)), state
 
     webcam.stream(
         follow,
@@ -53,6 +57,14 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
         time_limit=SECONDS,
         show_progress="hidden",
         preprocess=False,
+        postprocess=False,
         api_visibility="private",
         **queue,
     )
+
+
+def _as_value(picture: np.ndarray) -> dict:
+    """A picture as the page takes it, inline: Gradio would leave a file of each frame."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=90)
+    return {"url": f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"}

@@ -6,9 +6,9 @@ import sys
 import pytest
 from cards import describe, summary
 from picker import Checkpoint, Picker, read_checkpoints
+from test_pipeline import make_pipeline
 
 from modeling_mtld.detect import CHECKPOINT
-from test_pipeline import make_pipeline
 
 
 @pytest.fixture

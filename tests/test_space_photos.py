@@ -10,14 +10,14 @@ import uploads
 from hostile_files import make_bad_photos, make_odd_photos
 from skimage.data import astronaut, coffee
 
-from modeling_mtld.detect import CHECKPOINT, _load_pipeline
+from modeling_mtld.detect import CHECKPOINT, load_pipeline
 
 BOX = [179.0, 87.0, 272.0, 179.0]  # the astronaut's face, from brows to chin
 
 
 @pytest.fixture(scope="module")
 def find():
-    return _load_pipeline(str(CHECKPOINT), "cpu")
+    return load_pipeline(str(CHECKPOINT), "cpu")
 
 
 @pytest.fixture

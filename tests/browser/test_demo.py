@@ -161,5 +161,10 @@ def test_a_video(page):
 def test_a_webcam(page):
     page.get_by_role("tab", name="Webcam").click()
     page.get_by_text("Click to Access Webcam").last.click()
-    page.get_by_label("start streaming").or_(page.get_by_text("Record")).last.click()
+    page.locator("button:visible", has_text="Record").click()
     expect(page.locator("#stream img")).to_be_visible(timeout=WAIT)
+    frames = set()
+    for _ in range(20):
+        page.wait_for_timeout(200)
+        frames.add(page.locator("#stream img").get_attribute("src"))
+    assert len(frames) > 2

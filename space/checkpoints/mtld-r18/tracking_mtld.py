@@ -261,7 +261,7 @@ class LandmarkTracker:
         lost = [track for track in self._without(found) if track.lost is not None]
         for face in faces:
             if len(found) < self.max_faces and not any(_is_same(_box(face), _box(other)) for _, other in found):
-                track = next((track for track in lost if _is_same(_box(face), track.box)), None)
+                track = next((track for track in lost if _iou(_box(face), track.box) >= STEP_OVERLAP), None)
                 if track is None:
                     track = _Track(next(self._ids), _box(face))
                 else:
