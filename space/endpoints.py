@@ -21,10 +21,23 @@ def add_endpoints(picker: Picker, queue: dict):
     Args:
         queue: `concurrency_limit` and `concurrency_id` of events that use the network.
     """
+    endpoints = Endpoints(picker)
+    for function in (endpoints.detect, endpoints.annotate, endpoints.track, endpoints.checkpoints):
+        gr.api(as_message(function), api_name=function.__name__, **queue)
 
-    @as_message
+
+class Endpoints:
+    """Each method is an endpoint, with the arguments and the description that callers see."""
+
+    def __init__(self, picker: Picker):
+        self._picker = picker
+
     def detect(
-        photo: gr.FileData, boxes: list[list[float]] | None = None, checkpoint: str = "", min_score: float = MIN_SCORE
+        self,
+        photo: gr.FileData,
+        boxes: list[list[float]] | None = None,
+        checkpoint: str = "",
+        min_score: float = MIN_SCORE,
     ) -> list[dict]:
         """Finds the faces in a photo and their landmarks.
 
@@ -38,31 +51,36 @@ def add_endpoints(picker: Picker, queue: dict):
         Returns:
             For each face its score, its box (xmin, ymin, xmax, ymax) and its landmarks (label, x, y, score).
         """
-        pipe = picker.load(checkpoint)
-        rgb, _ = read_photo(photo, pipe)
-        return _find(pipe, rgb, boxes, min_score)
+        find = self._picker.load(checkpoint)
+        rgb, _ = read_photo(photo, find)
+        return _faces(find, rgb, boxes, min_score)
 
-    @as_message
     def annotate(
-        photo: gr.FileData, boxes: list[list[float]] | None = None, checkpoint: str = "", min_score: float = MIN_SCORE
+        self,
+        photo: gr.FileData,
+        boxes: list[list[float]] | None = None,
+        checkpoint: str = "",
+        min_score: float = MIN_SCORE,
     ) -> gr.FileData:
         """Draws the landmarks of a photo's faces on it.
 
         Parameters:
-            photo, boxes, checkpoint, min_score: as of /detect.
+            photo: as of /detect.
+            boxes: as of /detect.
+            checkpoint: as of /detect.
+            min_score: as of /detect.
 
         Returns:
             The picture, a PNG of the photo's size, or larger where faces are small.
         """
-        pipe = picker.load(checkpoint)
-        rgb, _ = read_photo(photo, pipe)
-        picture = Image.fromarray(pipe.draw(rgb, _find(pipe, rgb, boxes, min_score), by_confidence=True))
+        find = self._picker.load(checkpoint)
+        rgb, _ = read_photo(photo, find)
+        picture = find.draw(rgb, _faces(find, rgb, boxes, min_score), by_confidence=True)
         path = new_file("landmarks.png")
-        picture.save(path, compress_level=1)
+        Image.fromarray(picture).save(path, compress_level=1)
         return gr.FileData(path=str(path))
 
-    @as_message
-    def track(video: gr.FileData, checkpoint: str = "", smooth: bool = True) -> gr.FileData:
+    def track(self, video: gr.FileData, checkpoint: str = "", smooth: bool = True) -> gr.FileData:
         """Follows the faces of a video and draws their landmarks on it.
 
         Parameters:
@@ -73,25 +91,28 @@ def add_endpoints(picker: Picker, queue: dict):
         Returns:
             The video, an MP4.
         """
-        *_, (_, _, path) = follow_video(picker.load(checkpoint), uploaded_file(video, "video"), smooth)
+        *_, (_, _, path) = follow_video(self._picker.load(checkpoint), uploaded_file(video, "video"), smooth)
         return gr.FileData(path=path)
 
-    def checkpoints() -> list[dict]:
+    def checkpoints(self) -> list[dict]:
         """The checkpoints that can be chosen, the default first.
 
         Returns:
-            For each its name, num_landmarks, landmark_names, image_size and the results on its card.
+            For each its name, num_landmarks, landmark_names, image_size and the results on its card; of one that
+            cannot be loaded its name and the error.
         """
-        return [summary(picker.load(label), picker.checkpoint(label)) for label in picker.labels]
+        return [self._summary(label) for label in self._picker.labels]
 
-    for function in (detect, annotate, track):
-        gr.api(function, api_name=function.__name__, **queue)
-    gr.api(as_message(checkpoints), api_name="checkpoints")
+    def _summary(self, label: str) -> dict:
+        try:
+            return summary(self._picker.load(label), self._picker.checkpoint(label))
+        except ValueError as error:
+            return {"name": label, "error": str(error)}
 
 
-def _find(pipe, rgb, boxes, min_score) -> list[dict]:
+def _faces(find, rgb, boxes, min_score) -> list[dict]:
     if boxes is None:
-        return pipe(rgb, min_score=min_score)
+        return find(rgb, min_score=min_score)
     if isinstance(boxes, list) and len(boxes) > MAX_BOXES:
         raise ValueError(f"boxes must be {MAX_BOXES} at most, but got {len(boxes)}")
-    return pipe(rgb, boxes=boxes)
+    return find(rgb, boxes=boxes)

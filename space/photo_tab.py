@@ -1,5 +1,6 @@
 """The tab for photos: faces found and drawn, cut out, listed; a box by two clicks where the detector missed one."""
 
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -28,6 +29,8 @@ CROP_SIDE = 256
 MAX_CROPS = 24
 ZOOM_MARGIN = 0.3  # around the box of all faces, over its longer side
 MIN_CLICKED_SIDE = 8  # pixels of the photo
+VIEWS = 7  # that `_show` gives values for
+RAW = {"preprocess": False, "api_visibility": "private"}  # of events: files as Gradio has them, unopened
 WELCOME = "Upload, paste or take a photo, or pick an example."
 CLICK_HINT = "A face was missed? Click two opposite corners around it in the picture, from brows to chin."
 # Small pictures however few there are.
@@ -44,89 +47,95 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
         checkpoint: the page's choice among the picker's.
         queue: `concurrency_limit` and `concurrency_id` of events that use the network.
     """
-    found = gr.State(time_to_live=3600)  # see `_find`
-    corner = gr.State()  # the first of two clicks, in pixels of the photo
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
-            photo = gr.Image(
-                label="Photo",
-                sources=["upload", "webcam", "clipboard"],
-                image_mode=None,
-                height=360,
-                buttons=["fullscreen"],
-                webcam_options=gr.WebcamOptions(mirror=False),
-            )
-            gr.Examples(sorted(map(str, EXAMPLES.glob("*.jpg"))), photo, label="Examples", api_visibility="private")
+            photo = _add_photo()
         with gr.Column(scale=3, min_width=320):
-            picture = gr.Image(
-                label="Landmarks",
-                interactive=False,
-                format="webp",
-                buttons=["download", "fullscreen"],
-                elem_id="result",
-            )
-            gr.HTML(_legend())
-            status = gr.Markdown(WELCOME, elem_id="status")
-            style = gr.Radio(["Contours", "Numbers", "Points"], value="Contours", label="Draw landmarks as")
-            zoom = gr.Checkbox(False, label="Zoom to the faces")
-            with gr.Row():
-                point_size = gr.Slider(0.5, 3, 1, step=0.25, label="Point size", min_width=200)
-                min_score = gr.Slider(0, 1, MIN_SCORE, step=0.05, label="Minimum confidence of a face", min_width=200)
-            crops = gr.Gallery(
-                label="Faces, turned upright",
-                show_label=False,
-                height=140,
-                object_fit="contain",
-                preview=False,
-                visible=False,
-                elem_id="crops",
-            )
-            with gr.Row():
-                json_file = gr.DownloadButton("Download JSON", interactive=False)
-                csv_file = gr.DownloadButton("Download CSV", interactive=False)
-            table = gr.Dataframe(
-                headers=list(COLUMNS),
-                label="Landmarks in pixels of the photo",
-                interactive=False,
-                max_height=320,
-                column_widths=["14%", "30%", "19%", "19%", "18%"],
-            )
-    views = [picture, status, crops, table, json_file, csv_file]
-    options = [style, zoom, point_size, min_score]
+            picture, status = _add_picture()
+            options = _add_options()
+            results = _add_results()
+    found = gr.State(time_to_live=3600)  # what `_find` returns
+    corner = gr.State()  # the first of two clicks, in pixels of the photo
+    shown_from = [photo, found, corner, *options]
+    views = [found, picture, status, *results]
+    show = {"fn": as_message(partial(_show, picker)), "inputs": shown_from, "outputs": views, **RAW}
 
-    @as_message
-    def find(payload, label):
-        if payload is None:
-            return None, None
-        pipe = picker.load(label)
-        rgb, notes = read_photo(payload, pipe)
-        return {"checkpoint": label, "faces": find_faces(pipe, rgb), "notes": notes}, None
-
-    @as_message
-    def show(payload, result, clicked, *chosen):
-        return _show(picker, payload, result, clicked, *chosen)
+    looked = gr.on(
+        [photo.change, checkpoint.change],
+        as_message(partial(_find, picker)),
+        [photo, checkpoint],
+        [found, corner],
+        **RAW,
+        **queue,
+    )
+    looked.success(**show, show_progress="minimal")
+    looked.failure(lambda: (None, *_blank("That did not work; the message says why.")), None, views, **RAW)
 
     @as_message
     def click(payload, result, clicked, event: gr.SelectData):
         return _click(picker, payload, result, clicked, event.index)
 
-    shared = {"preprocess": False, "api_visibility": "private"}
-    looked = gr.on([photo.change, checkpoint.change], find, [photo, checkpoint], [found, corner], **shared, **queue)
-    drawn = [photo, found, corner, *options]
-    looked.success(show, drawn, [found, *views], show_progress="minimal", **shared)
-    looked.failure(lambda: _blank("That did not work; the message says why."), None, views, **shared)
-    picture.select(click, [photo, found, corner], [found, corner], **shared, **queue).success(
-        show, drawn, [found, *views], show_progress="hidden", **shared
+    clicked = picture.select(click, [photo, found, corner], [found, corner], **RAW, **queue)
+    clicked.success(**show, show_progress="hidden")
+    style, zoom, point_size, min_score = options
+    changes = [style.change, zoom.change, point_size.release, min_score.release]
+    gr.on(changes, **show, show_progress="hidden", trigger_mode="always_last")
+
+
+def _add_photo() -> gr.Image:
+    photo = gr.Image(
+        label="Photo",
+        sources=["upload", "webcam", "clipboard"],
+        image_mode=None,
+        height=360,
+        buttons=["fullscreen"],
+        webcam_options=gr.WebcamOptions(mirror=False),
     )
-    gr.on(
-        [style.change, zoom.change, point_size.release, min_score.release],
-        show,
-        drawn,
-        [found, *views],
-        show_progress="hidden",
-        trigger_mode="always_last",
-        **shared,
+    gr.Examples(sorted(map(str, EXAMPLES.glob("*.jpg"))), photo, label="Examples", api_visibility="private")
+    return photo
+
+
+def _add_picture() -> tuple[gr.Image, gr.Markdown]:
+    picture = gr.Image(
+        label="Landmarks",
+        interactive=False,
+        format="webp",
+        buttons=["download", "fullscreen"],
+        elem_id="result",
     )
+    gr.HTML(_legend())
+    return picture, gr.Markdown(WELCOME, elem_id="status")
+
+
+def _add_options() -> list:
+    style = gr.Radio(["Contours", "Numbers", "Points"], value="Contours", label="Draw landmarks as")
+    zoom = gr.Checkbox(False, label="Zoom to the faces")
+    with gr.Row():
+        point_size = gr.Slider(0.5, 3, 1, step=0.25, label="Point size", min_width=200)
+        min_score = gr.Slider(0, 1, MIN_SCORE, step=0.05, label="Minimum confidence of a face", min_width=200)
+    return [style, zoom, point_size, min_score]
+
+
+def _add_results() -> list:
+    crops = gr.Gallery(
+        label="Faces, turned upright",
+        show_label=False,
+        height=140,
+        object_fit="contain",
+        preview=False,
+        visible=False,
+        elem_id="crops",
+    )
+    with gr.Row():
+        files = [gr.DownloadButton(f"Download {kind}", interactive=False) for kind in ("JSON", "CSV")]
+    table = gr.Dataframe(
+        headers=list(COLUMNS),
+        label="Landmarks in pixels of the photo",
+        interactive=False,
+        max_height=320,
+        column_widths=["14%", "30%", "19%", "19%", "18%"],
+    )
+    return [crops, table, *files]
 
 
 def _legend() -> str:
@@ -137,10 +146,21 @@ def _legend() -> str:
     )
 
 
+def _find(picker: Picker, payload, label: str) -> tuple[dict | None, None]:
+    """What is found in a photo, with the checkpoint, the photo's file and notes on it; and no corner clicked yet."""
+    if payload is None:
+        return None, None
+    pipe = picker.load(label)
+    rgb, notes = read_photo(payload, pipe)
+    return {"checkpoint": label, "photo": payload["path"], "faces": find_faces(pipe, rgb), "notes": notes}, None
+
+
 def _show(picker: Picker, payload, result: dict | None, clicked, style: str, zoom: bool, point_size, min_score):
     """What was found, with the view of it, and the values of the page's views."""
     if payload is None or result is None:
         return None, *_blank(WELCOME)
+    if result["photo"] != payload["path"]:  # another photo has come in the meantime, and is being looked at
+        return (gr.skip(),) * VIEWS
     pipe = picker.load(result["checkpoint"])
     rgb, _ = read_photo(payload, pipe)
     faces = shown(result["faces"], min_score)

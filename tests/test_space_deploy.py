@@ -3,10 +3,11 @@
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import patch
 
+import gradio
 import pytest
-from huggingface_hub import HfApi
+import yaml
+from huggingface_hub import HfApi, hf_api
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,8 +29,11 @@ def deployed() -> dict[str, dict[str, Path]]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(ROOT)
-        with patch.object(HfApi, "create_repo", create_repo), patch.object(HfApi, "create_commit", create_commit):
-            exec(lines, {})
+        patched.setattr(HfApi, "create_repo", create_repo)
+        patched.setattr(HfApi, "create_commit", create_commit)
+        patched.setattr(hf_api, "is_xet_available", lambda: False, raising=False)  # all files in one commit
+        patched.setattr(HfApi, "_validate_yaml", lambda *_, **__: None)  # by the Hub, of README.md
+        exec(lines, {})
     return spaces
 
 
@@ -42,3 +46,22 @@ def test_what_travels():
     assert {"app.py", "nme.py", "README.md", "requirements.txt"} <= metric
     for name in demo | metric:
         assert not name.startswith("nme/") and not name.endswith((".pyc", ".pyi")) and "__pycache__" not in name
+
+
+@pytest.mark.parametrize("space", ["org/mtld", "org/nme"])
+def test_what_the_hub_reads_of_a_space(space):
+    files = deployed()[space]
+    facts = yaml.safe_load(files["README.md"].read_text(encoding="utf-8").split("---\n")[1])
+    assert facts["sdk"] == "gradio" and facts["sdk_version"] == gradio.__version__.rsplit(".", 1)[0] + ".0"
+    assert facts["app_file"] in files and len(facts["short_description"]) <= 60
+    colors = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+    assert {facts["colorFrom"], facts["colorTo"]} <= colors
+
+
+@pytest.mark.parametrize("space", ["org/mtld", "org/nme"])
+def test_what_a_space_installs_are_the_versions_of_the_project(space):
+    files = deployed()[space]
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lines = files["requirements.txt"].read_text(encoding="utf-8").splitlines()
+    for line in filter(None, (line.split("#")[0].strip() for line in lines)):
+        assert f'"{line}"' in project

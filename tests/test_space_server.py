@@ -110,9 +110,14 @@ class TestEndpoints:
         changed[60:200, 150:300] = False
         assert changed.mean() < 0.02
 
-    def test_checkpoints_tell_of_themselves_and_a_broken_one_is_a_message(self, client):
-        with pytest.raises(AppError, match="The checkpoint broken cannot be loaded"):
-            client.predict(api_name="/checkpoints")
+    def test_checkpoints_tell_of_themselves(self, client):
+        real, three, broken = client.predict(api_name="/checkpoints")
+        assert real["name"] == "mtld-r18" and real["num_landmarks"] == 68 and real["results"]
+        assert three["landmark_names"] == ["left_eye", "right_eye", "mouth"] and three["image_size"] == 32
+        assert broken == {
+            "name": "broken",
+            "error": "The checkpoint broken cannot be loaded. The server's log says why.",
+        }
 
     @pytest.mark.parametrize(
         "arguments, message",
