@@ -18,10 +18,10 @@ from .tracking_mtld import LandmarkTracker
 
 FRAME_SIDE = 640  # pixels
 FACE_SIDE = 128  # pixels of the face in the frames
-REST = 1.0  # seconds before jitter is measured, and before a motion begins
+REST_SECONDS = 1.0  # before jitter is measured, and before a motion begins
 MOTION = 1.5  # seconds
 START = 0.3  # seconds of a motion that are its start
-PANS = (0.3, 1.0, 2.0)  # face sizes a second
+PANS = (0.1, 0.3, 1.0, 2.0)  # face sizes a second
 SWAYS = (0.5, 1.0)  # times a second, half a face size to either side
 DIRECTION = np.array([0.94, 0.34])  # of all motions, so that both coordinates change
 LAGS = np.arange(-2, 10, 0.02)  # frames
@@ -43,13 +43,16 @@ def jitter(tracks: np.ndarray, size: float) -> dict[str, float]:
     return {"motion": np.sqrt((np.diff(shares, axis=0) ** 2).mean()), "spread": np.sqrt(shares.var(axis=0).mean())}
 
 
-def lag(tracks: np.ndarray, path: np.ndarray, frames: slice) -> float:
+def lag(tracks: np.ndarray, path: np.ndarray, frames: slice) -> float | None:
     """Frames by which landmarks are late: the shift of the true path that brings it closest to their mean.
 
     Args:
         tracks: (T, K, 2), in pixels, of a face that rests at first.
         path: (T, 2), the true motion in pixels, from the place of rest.
         frames: those to compare.
+
+    Returns:
+        Frames, or None where they are beyond the LAGS that are tried.
     """
     resting = np.abs(path - path[0]).max(axis=1) < 1e-9
     centers = tracks.mean(axis=1)
@@ -57,12 +60,13 @@ def lag(tracks: np.ndarray, path: np.ndarray, frames: slice) -> float:
     times = np.arange(len(path))
     shifted = [np.stack([np.interp(times - late, times, axis) for axis in path.T], axis=1) for late in LAGS]
     errors = [((centers - other)[frames] ** 2).sum() for other in shifted]
-    return float(LAGS[np.argmin(errors)])
+    best = np.argmin(errors)
+    return float(LAGS[best]) if 0 < best < len(LAGS) - 1 else None
 
 
 def make_paths(fps: float) -> dict[str, np.ndarray]:
     """Motions (T, 2) in face sizes by name, each after a rest."""
-    times = np.arange(round((REST + MOTION) * fps)) / fps - REST
+    times = np.arange(round((REST_SECONDS + MOTION) * fps)) / fps - REST_SECONDS
     moving = np.maximum(times, 0)
     paths = {f"pan, {speed:g} faces/s": speed * (moving - MOTION / 2) for speed in PANS}
     paths |= {f"sway, {rate:g} Hz": np.sin(2 * np.pi * rate * moving) / 2 for rate in SWAYS}
@@ -81,18 +85,18 @@ def measure(pipeline, photo: np.ndarray, box: np.ndarray, fps: float, noise: flo
 
     Returns:
         `still`: {"off", "on": see `jitter`, "ratio": off over on}; `moving`: by motion {"off", "on": frames of lag,
-        "start": frames of lag in the first 0.3 s with the filter on}.
+        "start": frames of lag in the first 0.3 s with the filter on}, None for a lag beyond LAGS.
 
     Raises:
         ValueError: if the face is lost.
     """
     still = np.zeros((round(seconds * fps), 2))
     tracks = {on: _track(pipeline, photo, box, still, fps, noise, on) for on in (False, True)}
-    off, on = (jitter(tracks[smooth][round(REST * fps) :], FACE_SIDE) for smooth in (False, True))
+    off, on = (jitter(tracks[smooth][round(REST_SECONDS * fps) :], FACE_SIDE) for smooth in (False, True))
     moving = {}
     for name, path in make_paths(fps).items():
         tracks = {on: _track(pipeline, photo, box, path * FACE_SIDE, fps, noise, on) for on in (False, True)}
-        first = round(REST * fps)
+        first = round(REST_SECONDS * fps)
         parts = {"off": (False, None), "on": (True, None), "start": (True, first + max(3, round(START * fps)))}
         moving[name] = {
             part: lag(tracks[smooth], path * FACE_SIDE, slice(first, end)) for part, (smooth, end) in parts.items()
@@ -188,7 +192,8 @@ def _as_table(measured: dict) -> str:
         lines.append(f"  {title:30}{off[key]:8.3f}{on[key]:8.3f}{ratio[key]:8.1f}")
     lines.append(f"{'in motion: lag, frames':32}{'off':>8}{'on':>8}{'start':>8}")
     for name, lags in measured["moving"].items():
-        lines.append(f"  {name:30}" + "".join(f"{lags[key]:8.2f}" for key in ("off", "on", "start")))
+        cells = ["beyond" if lags[key] is None else f"{lags[key]:.2f}" for key in ("off", "on", "start")]
+        lines.append(f"  {name:30}" + "".join(f"{cell:>8}" for cell in cells))
     return "\n".join(lines)
 
 

@@ -1,11 +1,9 @@
-"""What programs call: named endpoints with typed arguments, for `gradio_client` and for plain HTTP.
-
-Gradio's API page shows these docstrings.
-"""
+"""What programs call: named endpoints with typed arguments, for `gradio_client` and for plain HTTP."""
 
 import gradio as gr
 from cards import summary
 from faces import MIN_SCORE
+from gradio.utils import get_function_description
 from messages import as_message
 from picker import Picker
 from PIL import Image
@@ -15,19 +13,23 @@ from video_tab import follow_video
 MAX_BOXES = 100  # of one photo
 
 
-def add_endpoints(picker: Picker, queue: dict):
+def add_endpoints(page: gr.Blocks, picker: Picker, photos: dict, videos: dict):
     """Adds the endpoints /detect, /annotate, /track and /checkpoints.
 
     Args:
-        queue: `concurrency_limit` and `concurrency_id` of events that use the network.
+        photos, videos: `concurrency_limit` and `concurrency_id` of events that use the network.
     """
     endpoints = Endpoints(picker)
-    for function in (endpoints.detect, endpoints.annotate, endpoints.track, endpoints.checkpoints):
-        gr.api(as_message(function), api_name=function.__name__, **queue)
+    queues = {endpoints.detect: photos, endpoints.annotate: photos, endpoints.track: videos, endpoints.checkpoints: {}}
+    for function, queue in queues.items():
+        text, parameters, _ = get_function_description(function)
+        added = gr.api(as_message(function), api_name=function.__name__, api_description=text, **queue)
+        for component, sentence in zip(page.fns[added["id"]].inputs, parameters.values()):
+            component.label = sentence  # what the API page tells of an argument
 
 
 class Endpoints:
-    """Each method is an endpoint, with the arguments and the description that callers see."""
+    """Each method is an endpoint. Of its docstring, callers see the first lines and the one of each argument."""
 
     def __init__(self, picker: Picker):
         self._picker = picker
@@ -43,8 +45,7 @@ class Endpoints:
 
         Parameters:
             photo: the file: `gradio_client.handle_file("photo.jpg")`.
-            boxes: landmark boxes [x0, y0, x1, y1] in pixels of the upright photo, of faces that you have found
-                yourself; null looks for faces.
+            boxes: landmark boxes [x0, y0, x1, y1] in pixels of the upright photo; null looks for faces.
             checkpoint: one of the names that /checkpoints returns; "" is the first.
             min_score: from 0 to 1, of a face that was looked for, below which it is dropped.
 

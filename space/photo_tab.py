@@ -29,12 +29,13 @@ CROP_SIDE = 256
 MAX_CROPS = 24
 ZOOM_MARGIN = 0.3  # around the box of all faces, over its longer side
 MIN_CLICKED_SIDE = 8  # pixels of the photo
+DRAWERS = 2  # redraw at a time
 VIEWS = 7  # that `_show` gives values for
 RAW = {"preprocess": False, "api_visibility": "private"}  # of events: files as Gradio has them, unopened
 WELCOME = "Upload, paste or take a photo, or pick an example."
 CLICK_HINT = "A face was missed? Click two opposite corners around it in the picture, from brows to chin."
 # Small pictures however few there are.
-CSS = "#crops .grid-container {grid-template-columns: repeat(auto-fill, minmax(110px, 1fr)) !important}"
+CSS = "#crops .grid-container {grid-template-columns: repeat(auto-fill, 110px) !important}"
 # Of the confidences, as the pipeline draws them.
 COLORS = "#9511a1,#be3885,#dc5d67,#f3874a,#fdb52e,#f4ed27"
 MARK = (255, 64, 64)  # RGB of a clicked corner
@@ -56,9 +57,16 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
             results = _add_results()
     found = gr.State(time_to_live=3600)  # what `_find` returns
     corner = gr.State()  # the first of two clicks, in pixels of the photo
-    shown_from = [photo, found, corner, *options]
-    views = [found, picture, status, *results]
-    show = {"fn": as_message(partial(_show, picker)), "inputs": shown_from, "outputs": views, **RAW}
+    view = gr.State()  # what the picture shows of the photo, see `View`
+    views = [view, picture, status, *results]
+    # Redrawing may overtake what is being looked for, so that it changes nothing of that.
+    show = {
+        "fn": as_message(partial(_show, picker)),
+        "inputs": [photo, found, corner, *options],
+        "outputs": views,
+        "concurrency_limit": DRAWERS,
+        **RAW,
+    }
 
     looked = gr.on(
         [photo.change, checkpoint.change],
@@ -72,10 +80,10 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
     looked.failure(lambda: (None, *_blank("That did not work; the message says why.")), None, views, **RAW)
 
     @as_message
-    def click(payload, result, clicked, event: gr.SelectData):
-        return _click(picker, payload, result, clicked, event.index)
+    def click(payload, result, clicked, seen_as, event: gr.SelectData):
+        return _click(picker, payload, result, clicked, seen_as, event.index)
 
-    clicked = picture.select(click, [photo, found, corner], [found, corner], **RAW, **queue)
+    clicked = picture.select(click, [photo, found, corner, view], [found, corner], **RAW, **queue)
     clicked.success(**show, show_progress="hidden")
     style, zoom, point_size, min_score = options
     changes = [style.change, zoom.change, point_size.release, min_score.release]
@@ -156,7 +164,7 @@ def _find(picker: Picker, payload, label: str) -> tuple[dict | None, None]:
 
 
 def _show(picker: Picker, payload, result: dict | None, clicked, style: str, zoom: bool, point_size, min_score):
-    """What was found, with the view of it, and the values of the page's views."""
+    """The view of the photo, and the picture, status, crops, table and files."""
     if payload is None or result is None:
         return None, *_blank(WELCOME)
     if result["photo"] != payload["path"]:  # another photo has come in the meantime, and is being looked at
@@ -171,8 +179,8 @@ def _show(picker: Picker, payload, result: dict | None, clicked, style: str, zoo
     crops = [pipe.align(rgb, face, CROP_SIDE) for face in faces[:MAX_CROPS]]
     name = Path(payload.get("orig_name") or "photo").stem[:60]
     return (
-        {**result, "view": view},
-        picture,
+        view,
+        _picture_file(f"{name}_landmarks.webp", picture),
         _status(result, faces, clicked),
         gr.Gallery(crops, visible=bool(crops)),
         rows(faces, digits=1),
@@ -222,11 +230,17 @@ def _mark(picture: np.ndarray, point: tuple[float, float]):
 
 def _status(result: dict, faces: list[dict], clicked) -> str:
     if clicked is not None:
-        return "**Now click the opposite corner** of the box around the face."
+        return "**Now click the opposite corner** of the box around the face, or the same place to have no box."
     count = {0: "**No face found.**", 1: "**1 face.**"}.get(len(faces), f"**{len(faces)} faces.**")
     hidden = len(result["faces"]) - len(faces)
     below = f"{hidden} more below the minimum confidence." if hidden else ""
     return " ".join(filter(None, [count, below, result["notes"], CLICK_HINT]))
+
+
+def _picture_file(name: str, picture: np.ndarray) -> str:
+    path = new_file(name)
+    Image.fromarray(picture).save(path, quality=90, method=2)
+    return str(path)
 
 
 def _download(name: str, text: str) -> gr.DownloadButton:
@@ -240,17 +254,19 @@ def _nothing() -> gr.DownloadButton:
     return gr.DownloadButton(value=None, interactive=False)
 
 
-def _click(picker: Picker, payload, result: dict | None, clicked, index) -> tuple[dict | None, tuple | None]:
+def _click(
+    picker: Picker, payload, result: dict | None, clicked, view: View | None, index
+) -> tuple[dict | None, tuple | None]:
     """What is found, and a corner if it is the first, after a click at `index`, a pixel (x, y) of the picture."""
-    if payload is None or result is None:
+    if payload is None or result is None or view is None or result["photo"] != payload["path"]:
         return result, None
     pipe = picker.load(result["checkpoint"])
     rgb, _ = read_photo(payload, pipe)
-    point = result["view"].to_photo(*index)
+    point = view.to_photo(*index)
     if clicked is None:
         return result, point
     low, high = np.minimum(clicked, point), np.maximum(clicked, point)
-    if (high - low).min() < MIN_CLICKED_SIDE:
-        raise ValueError(f"The two corners must be at least {MIN_CLICKED_SIDE} pixels apart. Click again.")
+    if (high - low).min() < MIN_CLICKED_SIDE:  # the same place again: no box is wanted
+        return result, None
     face = face_in_box(pipe, rgb, [*low.tolist(), *high.tolist()])
     return {**result, "faces": with_face(result["faces"], face)}, None

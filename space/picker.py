@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 FOLDER = Path(__file__).resolve().parent
 TASK = "facial-landmark-detection"
 METHODS = ("read", "draw", "align", "tracker")  # of the pipeline, beside calling it, that the demo uses
-SETTINGS = ("config.json", "preprocessor_config.json")  # files in which a checkpoint names the code to run
+# Files in which a checkpoint may name the code to run.
+SETTINGS = ("config.json", "processor_config.json", "preprocessor_config.json", "adapter_config.json")
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,10 @@ def _load(checkpoint: Checkpoint):
 def _check_code(checkpoint: Checkpoint):
     """Refuses a checkpoint that names code of another repository: transformers would fetch and run that."""
     for name in SETTINGS:
-        file = cached_file(checkpoint.source, name, revision=checkpoint.revision)
+        options = {"revision": checkpoint.revision, "_raise_exceptions_for_missing_entries": False}
+        file = cached_file(checkpoint.source, name, **options)
+        if file is None:
+            continue
         settings = json.loads(Path(file).read_text(encoding="utf-8"))
         foreign = [entry for entry in _class_references(settings) if "--" in entry]
         if foreign:

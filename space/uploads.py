@@ -6,28 +6,60 @@ import contextlib
 import io
 import secrets
 import threading
+import time
 from pathlib import Path
 
 import gradio as gr
 import numpy as np
-from gradio import processing_utils
+from gradio.blocks import Block
 from gradio.utils import get_upload_folder
+from gradio_client.utils import is_http_url_like
 from PIL import Image
 
 MAX_FILE_SIZE = "100mb"
 MAX_MEGAPIXELS = 50  # of a photo: 150 MB as RGB, and a phone's largest
 # PIL warns above this and refuses above its double; `load_rgb`, in a checkpoint's code, refuses where it warns.
 Image.MAX_IMAGE_PIXELS = MAX_MEGAPIXELS * 1_000_000
-DISCARD_AFTER = 5  # seconds
+DISCARD_AFTER = 5  # seconds, for what is of no use
+SWEEP_EVERY, KEEP_FOR = 60, 900  # seconds, for all other files
 EXAMPLES = Path(__file__).resolve().parent / "examples"
 
 
-async def _refuse_address(url: str, cache_dir: str) -> str:
-    raise gr.Error("Send the file itself: this server fetches nothing from other addresses.", print_exception=False)
+_take_file = Block.async_move_resource_to_block_cache
 
 
-# Gradio would download what a request names by its address: of any size, and from wherever a visitor likes.
-processing_utils.async_ssrf_protected_download = _refuse_address
+async def _take_no_address(block: Block, path: str | None) -> str | None:
+    """Gradio would download an address that a request names: of any size, and from wherever a visitor likes."""
+    if path is not None and is_http_url_like(str(path)):
+        raise gr.Error("Send the file itself: this server fetches no addresses.", print_exception=False)
+    return await _take_file(block, path)
+
+
+Block.async_move_resource_to_block_cache = _take_no_address
+
+
+def sweep(page: gr.Blocks, age: float = KEEP_FOR):
+    """Removes the files of visitors that are older than `age` seconds, and the folders that they leave empty.
+
+    Gradio's own `delete_cache` knows not all of them, and ends with the first that it cannot remove.
+    """
+    root, before = Path(get_upload_folder()), time.time() - age
+    examples = {str(Path(file).resolve()) for block in page.blocks.values() for file in block.keep_in_cache}
+    for path in sorted(root.rglob("*"), reverse=True):  # what is in a folder before the folder
+        with contextlib.suppress(OSError):  # gone already, or a folder that is not empty
+            if path.lstat().st_ctime <= before and str(path.resolve()) not in examples:
+                path.rmdir() if path.is_dir() else path.unlink()
+
+
+def keep_sweeping(page: gr.Blocks):
+    """Sweeps for as long as the server runs."""
+
+    def run():
+        while True:
+            time.sleep(SWEEP_EVERY)
+            sweep(page)
+
+    threading.Thread(target=run, daemon=True).start()
 
 
 def uploaded_file(payload: dict | None, what: str) -> Path:
@@ -110,7 +142,7 @@ def read_frame(payload: dict | None, find) -> np.ndarray | None:
 def _read_picture(picture: Image.Image, find) -> tuple[np.ndarray, str]:
     width, height = picture.size
     if width * height > MAX_MEGAPIXELS * 1_000_000:
-        raise ValueError(f"it has {width * height / 1e6:.0f} megapixels; {MAX_MEGAPIXELS} are the limit here")
+        raise ValueError(f"it has {width * height / 1e6:.1f} megapixels; {MAX_MEGAPIXELS} are the limit here")
     notes = _notes(picture)  # before the pixels are read, which may change the mode
     return find.read(picture), notes
 

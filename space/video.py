@@ -31,6 +31,9 @@ RATE_LIMITS = (1, 240)
 BT709, UNKNOWN_COLORS = 1, 2  # numbers of ITU-T H.273
 NEARLY = 0.999  # of a video, until its file is whole
 HD_HEIGHT = 720  # of frames that are BT.709 where the file does not tell
+HDR_TRANSFERS = (16, 18)  # PQ and HLG, numbers of ITU-T H.273
+HDR_NOTICE = "This video is HDR; its colours look pale here."
+SOUND_NOTICE = "The sound is left out, as it is neither AAC nor MP3."
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,9 @@ def annotate_video(
     """Writes the video `source`, changed frame by frame, to `target`, an MP4 in H.264.
 
     Time stamps stay, also uneven ones, and so does sound in AAC or MP3; other sound is left out. What exceeds
-    MAX_SECONDS or MAX_FRAMES is cut. Memory does not grow with the length. `target` appears when it is whole: whatever
-    is raised, also by `annotate`, and where the iterator is closed before its end, nothing new is left.
+    MAX_SECONDS or MAX_FRAMES is cut. The last `Done` has a notice of such losses. Memory does not grow with length.
+    `target` appears when it is whole: whatever is raised, also by `annotate`, and where the iterator is closed before
+    its end, nothing new is left.
 
     Args:
         source: the file; its name does not matter.
@@ -85,7 +89,8 @@ def annotate_video(
             height, width = frame.shape[:2]
             yield Done(min(video.share_done, NEARLY), writer.frames, seconds, width, height)
         writer.finish()
-    yield Done(1.0, writer.frames, seconds, width, height, video.notice)
+    notice = " ".join(filter(None, (video.notice, sound.notice)))
+    yield Done(1.0, writer.frames, seconds, width, height, notice)
 
 
 @contextmanager
@@ -103,7 +108,7 @@ class VideoReader:
     """An iterator over a video: pairs of a frame (H, W, 3) uint8 RGB and its time in seconds, from 0, ever rising.
 
     Frames are upright whichever way the phone was held, MAX_SIDE pixels long at most, of even sides, and all of one
-    size. Those that cannot be decoded are left out. It ends at the limits, and then has a `notice`.
+    size. Those that cannot be decoded are left out. It ends at the limits, and then has a `notice`; as it has for HDR.
 
     Attributes:
         rate: frames a second, roughly.
@@ -121,15 +126,22 @@ class VideoReader:
         rate = self._stream.average_rate or USUAL_RATE
         self.rate = rate if low <= rate <= high else USUAL_RATE
         self._length = min(MAX_SECONDS, (container.duration or 0) / av.time_base or MAX_SECONDS)
-        self.start, self.share_done, self.notice = 0.0, 0.0, ""
+        self.start, self.share_done, self._notices = 0.0, 0.0, []
         self._size = None
+
+    @property
+    def notice(self) -> str:
+        return " ".join(self._notices)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:
         count = 0
         for frame, seconds in self._with_seconds():
             if seconds >= MAX_SECONDS or count == MAX_FRAMES:
-                self.notice = f"Videos are cut after {MAX_SECONDS} seconds or {MAX_FRAMES} frames: so was this one."
+                cut = f"Videos are cut after {MAX_SECONDS} seconds or {MAX_FRAMES} frames: so was this one."
+                self._notices.append(cut)
                 break
+            if count == 0 and frame.color_trc in HDR_TRANSFERS:
+                self._notices.append(HDR_NOTICE)
             count += 1
             self.share_done = min(1.0, max(seconds / self._length, count / MAX_FRAMES))
             yield self._to_rgb(frame), seconds
@@ -215,12 +227,13 @@ class _Writer:
 
 
 class _Sound:
-    """The sound of a video, as it is in the file."""
+    """The sound of a video, as it is in the file; with a notice if there is some that is left out."""
 
     def __init__(self, container: av.container.InputContainer):
         readable = (stream for stream in container.streams.audio if stream.codec_context is not None)
         fitting = (stream for stream in readable if stream.codec.canonical_name in COPIED_SOUND)
         self.stream = next(fitting, None)
+        self.notice = SOUND_NOTICE if container.streams.audio and self.stream is None else ""
         self._packets = iter(()) if self.stream is None else container.demux(self.stream)
         self._next, self._last = None, -1
 

@@ -26,28 +26,34 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
     )
     with gr.Row():
         with gr.Column(min_width=320):
-            video = gr.Video(label="Video", sources=["upload", "webcam"], height=360)
+            video = gr.Video(label="Video", sources=["upload", "webcam"], height=400, buttons=[])
             gr.Examples(sorted(map(str, EXAMPLES.glob("*.mp4"))), video, label="Examples", api_visibility="private")
             smooth = gr.Checkbox(True, label="One-Euro filter against jitter")
             with gr.Row():
                 start = gr.Button("Follow the faces", variant="primary")
                 stop = gr.Button("Stop", variant="stop")
         with gr.Column(min_width=320):
-            result = gr.Video(label="Landmarks", interactive=False, height=360, autoplay=True, elem_id="followed")
+            result = gr.Video(
+                label="Landmarks",
+                interactive=False,
+                height=400,
+                autoplay=True,
+                buttons=["download"],
+                elem_id="followed",
+            )
             status = gr.Markdown("Upload or record a video, or pick the example.", elem_id="video_status")
 
     @as_message
     def follow(payload, label, is_smooth, progress=PROGRESS):
-        file = uploaded_file(payload, "video")
-        for share, text, path in follow_video(picker.load(label), file, is_smooth):
+        if payload is None:
+            raise ValueError("Choose a video first.")
+        yield None, "Reading the video."
+        for share, text, path in follow_video(picker.load(label), uploaded_file(payload, "video"), is_smooth):
             progress(share, desc=text)
             yield path, text
 
     running = start.click(
         follow, [video, checkpoint, smooth], [result, status], preprocess=False, api_visibility="private", **queue
-    )
-    running.failure(
-        lambda: (None, "That did not work; the message says why."), None, [result, status], api_visibility="private"
     )
     stop.click(lambda: "Stopped.", None, status, cancels=running, api_visibility="private")
 
@@ -68,7 +74,8 @@ def follow_video(find, file: Path, smooth: bool) -> Iterator[tuple[float, str, s
     Raises:
         ValueError: if the file is no video, or one beyond the limits of `video.py`.
     """
-    target, track, in_frame = new_file("landmarks.mp4"), find.tracker(smooth=smooth), 0
+    track, in_frame = find.tracker(smooth=smooth), 0
+    target = new_file("landmarks.mp4")
 
     def annotate(frame, seconds):
         nonlocal in_frame

@@ -35,7 +35,9 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
             streaming=True,
             webcam_options=gr.WebcamOptions(constraints={"video": {"width": FRAME_SIDE}}),
         )
-        picture = gr.Image(label="Landmarks", interactive=False, format="jpeg", streaming=True, elem_id="stream")
+        picture = gr.Image(
+            label="Landmarks", interactive=False, streaming=True, buttons=["fullscreen"], elem_id="stream"
+        )
     smooth = gr.Checkbox(True, label="One-Euro filter against jitter")
 
     @as_message

@@ -35,7 +35,7 @@ def make_bad_photos(folder: Path) -> dict[Path, str]:
             "drawing",
         ),
         "<b>tag<b>.jpg": (b"text", "cannot be read as a photo"),
-        "100mp.png": (png_of_size(10_000, 10_000), "100 megapixels"),
+        "100mp.png": (png_of_size(10_000, 10_000), "100.0 megapixels"),
         "bomb.png": (png_of_size(60_000, 20_000), "too many pixels"),
         "endless.png": (b"\x89PNG\r\n\x1a\n" + b"\0" * 1000, "cannot be read as a photo"),
     }

@@ -122,6 +122,14 @@ def test_faces_are_matched_by_id_whatever_their_order(score):
     assert scores["image_ids"] == ["a", "b"]
 
 
+def test_ids_of_faces_in_lists_of_one_are_used(score):
+    one, other = [[0, 0], [10, 0]], [[5, 5], [5, 25]]
+    predictions = [[{"landmarks": other, "image_id": "b"}], [{"landmarks": one, "image_id": "a"}]]
+    scores = score(predictions, {"a": one, "b": other}, normalizer="diagonal")
+    assert scores["results"][0]["matched_by"] == "image_id"
+    assert scores["results"][0]["nme"] == 0
+
+
 def test_faces_are_matched_by_order_where_one_file_has_no_ids(score):
     one, other = [[0, 0], [10, 0]], [[5, 5], [5, 25]]
     scores = score([one, other], {"a": one, "b": other}, normalizer="diagonal")
@@ -144,6 +152,7 @@ CSV = "1,2.5,3,4\n5,6,,\n"
         (json.dumps([{"score": 1, "box": {"xmin": 1}, "landmarks": marks} for marks in LANDMARKS]), "a.json", None),
         (json.dumps([[{"landmarks": marks}] for marks in LANDMARKS]), "a.json", None),
         (json.dumps({name: [{"landmarks": marks}] for name, marks in zip("ab", LANDMARKS)}), "a.json", ("a", "b")),
+        (json.dumps([[{"landmarks": m, "image_id": name}] for name, m in zip("ba", LANDMARKS)]), "a.json", ("b", "a")),
         (json.dumps([{"image_id": 7 + n, "landmarks": m} for n, m in enumerate(LANDMARKS)]), "a.json", ("7", "8")),
         (CSV, "a.csv", None),
         (CSV.replace("\n", "\r\n").replace(",,", ",nan,NaN"), "a.csv", None),
@@ -194,6 +203,8 @@ def test_output_of_the_command_line_is_read(read):
             "a.json",
             "face 1 must have an image",
         ),
+        (r'{"\ud800": [[0, 0]]}', "a.json", r"each image_id must be text in UTF-8, but got '\\ud800'"),
+        (r'"\ud800"', "a.json", r"must be a list or dict of faces, but got \\ud800"),
         ("[[[1e400, 0]]]", "a.json", "face 0, point 0 must be from -1e.09 to 1e.09, but got inf"),
         (f"[[[1{'0' * 5000}, 0]]]", "a.json", "face 0, point 0 must be from"),
         (json.dumps([[[0, 0]] * 1001]), "a.json", "at most 1000 points, but got 1001"),
@@ -203,6 +214,9 @@ def test_output_of_the_command_line_is_read(read):
         ("x0,y0\n1,2\n1,2,3\n", "a.csv", "a.csv: line 3 must have 2 cells as the first, but got 3"),
         ("x0,y0\n", "a.csv", "a header alone"),
         ("x0,y0\n1,two\n", "a.csv", "line 2, column 2 must be a number, but got 'two'"),
+        ("hello\nworld\n", "a.csv", "line 1 must be cells separated by comma, semicolon or tab, but got 'hello'"),
+        ("\n1 2 3 4\n5 6 7 8\n", "a.csv", "line 2 must be cells separated by .* but got '1 2 3 4'"),
+        (",image_id,x0,y0\n0,a,1,2\n", "a.csv", "line 1 must be numbers or .* but got 'image_id' in column 2"),
         ("x0,x1,y0,y1\n1,2,3,4\n", "a.csv", "line 1 must be numbers or the header .* but got 'x0, x1, y0, y1'"),
         ("name,left,top\na,1,2\n", "a.csv", "line 1 must be numbers or the header .* but got 'left'"),
         ("0,1,2,3\n5,6,7,8\n", "a.csv", "line 1 must be numbers or the header"),
@@ -250,6 +264,10 @@ FACE = [[0, 0], [10, 0], [5, 5]]
         ([FACE], [FACE], {"normalizer": "two points", "points": (0, 3)}, "numbers from 0 to 2, but got 3"),
         ([FACE], [FACE], {"normalizer": "inter-ocular"}, "inter-ocular distance must be that of 29, 68, 98 .* got 3"),
         ([FACE], [FACE], {"normalizer": "ears"}, "normalizer must be one of .* but got 'ears'"),
+        ([FACE], [FACE], {"normalizer": ["auto"]}, r"normalizer must be one of .* but got \['auto'\]"),
+        ([FACE], [FACE], {"normalizer": "two points", "points": (0, "1")}, "two points must be numbers .* got '1'"),
+        ([FACE], [FACE], {"normalizer": "two points", "points": (True, 0)}, "two points must be numbers .* got True"),
+        ([FACE], [FACE], {"failure_threshold": "abc"}, "failure_threshold must be a number, but got 'abc'"),
         ([FACE], [FACE], {"failure_threshold": -0.01}, "failure_threshold must be above 0 % .* but got -1 %"),
         ([FACE], [FACE], {"auc_threshold": NAN}, "auc_threshold must be above 0 %"),
     ],
@@ -281,16 +299,16 @@ def test_report_shows_percents_and_escapes_what_files_say(app, score):
 
 @pytest.fixture(scope="module")
 def server(app, tmp_path_factory):
-    """The running app, its upload folder."""
+    """The running app's address, its upload folder, its page."""
     folder = tmp_path_factory.mktemp("uploads")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         page = app.build()
         page.launch(**app.launch_options(), prevent_thread_lock=True, quiet=True)
-        yield page.local_url, folder
+        yield page.local_url, folder, page
         page.close()
-    assert not [file for file in folder.rglob("*") if file.is_file()], "files of visitors are left"
+    assert not files_in(folder), "files of visitors are left"
 
 
 @pytest.fixture(scope="module")
@@ -344,35 +362,83 @@ def test_message_names_the_visitors_file(client, tmp_path):
     (tmp_path / "mine.json").write_text("Dear all")
     message = refused(client, [handle_file(str(tmp_path / "mine.json"))], example("references.csv"))
     assert message.startswith("mine.json: line 1, column 1 must be JSON")
-    assert "predictions must be given" in refused(client, [], example("references.csv"))
+    assert "a file of predictions must be given" in refused(client, [], example("references.csv"))
+    assert "a file of predictions and of references must be given" in refused(client, [], None)
     assert "at most 6 files" in refused(client, [example("model_a.json")] * 7, example("references.csv"))
     assert "not in the list" in refused(
         client, [example("model_a.json")], example("references.csv"), normalizer="ears"
     )
 
 
+def crafted(path, **extra):
+    return {"path": path, "orig_name": "r.csv", "meta": {"_type": "gradio.FileData"}, **extra}
+
+
+def answer(server, *data):
+    """Of the endpoint, to a request that is not the client's."""
+    import httpx
+
+    call = httpx.post(f"{server[0]}gradio_api/call/score", json={"data": data})
+    return httpx.get(f"{server[0]}gradio_api/call/score/{call.json()['event_id']}").text
+
+
+def files_in(folder):
+    return [file for file in folder.rglob("*") if file.is_file()]
+
+
 @pytest.mark.parametrize("extra", [{}, {"is_stream": True}])
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("/etc/passwd", "not uploaded by a user"),
-        (str(SPACE / "nme.py"), "not uploaded by a user"),
-        (str(EXAMPLES / "references.csv"), "not uploaded by a user"),
-        ("http://127.0.0.1:9/references.csv", "must be uploaded, but got an address"),
-        ("HTTPS://example.org/references.csv", ""),
+        ("/etc/passwd", "r.csv must be an upload"),
+        (str(SPACE / "nme.py"), "r.csv must be an upload"),
+        (str(EXAMPLES / "references.csv"), "r.csv must be an upload"),
+        ("nme.py", "r.csv must be an upload"),
+        ("{uploads}", "r.csv must be an upload"),
+        ("{uploads}/../", "r.csv must be an upload"),
+        ("{uploads}/gone.csv", "r.csv must be an upload"),
+        ("{uploads}/\0.csv", "r.csv must be an upload"),
+        ("/" + "x" * 5000, "r.csv must be an upload"),
+        ("", "r.csv must be an upload"),
+        ("http://127.0.0.1:9/references.csv", "r.csv must be uploaded, but got an address"),
+        ("HTTPS://example.org/references.csv", "r.csv must be"),
     ],
 )
 def test_request_cannot_name_files_or_addresses(server, client, path, message, extra):
-    """As a crafted request would, without the client's own upload."""
-    import httpx
+    """As a crafted request would, without the client's own upload; nor in place of a choice or a number."""
+    file = crafted(path.replace("{uploads}", str(server[1])), **extra)
+    for data in (
+        [[file], file, "auto", 0],
+        [None, file, "auto", 0],
+        [None, None, file, 0],
+        [None, None, "auto", file],
+    ):
+        found = answer(server, *data, 1, 0, 0)
+        assert "event: error" in found
+        assert message in found
+        assert not re.search(f"root:|{ROOT}|{server[1]}", found)
 
-    file = {"path": path, "orig_name": "r.csv", "meta": {"_type": "gradio.FileData"}, **extra}
-    for data in ([[file], file], [None, file]):
-        call = httpx.post(f"{server[0]}gradio_api/call/score", json={"data": [*data, "auto", 0, 1, 0, 0]})
-        answer = httpx.get(f"{server[0]}gradio_api/call/score/{call.json()['event_id']}").text
-        assert "event: error" in answer
-        assert message in answer
-        assert "root:" not in answer
+
+def test_files_are_cleaned_after_requests_that_name_a_folder(server, client):
+    from gradio.route_utils import delete_files_created_by_app
+
+    client.predict([example("model_a.json")], example("references.csv"), api_name="/score")
+    assert files_in(server[1])
+    folder = crafted(str(server[1]))
+    for data in ([[folder], folder, "auto"], [None, None, folder]):
+        assert "event: error" in answer(server, *data, 0, 1, 0, 0)
+    delete_files_created_by_app(server[2], age=None)  # as on schedule
+    assert not files_in(server[1])
+
+
+def test_request_with_text_for_a_number_is_told_which(server):
+    assert "first_point must be a number, but got 'one'" in answer(server, None, None, "auto", "one", 1, 0, 0)
+    assert "auc_threshold must be a number, but got [5]" in answer(server, None, None, "auto", 0, 1, 0, [5])
+
+
+def test_names_that_no_answer_can_hold_are_escaped(app, tmp_path):
+    (tmp_path / "upload").write_text("[[[0, 0]]]")
+    assert app.read_faces(tmp_path / "upload", "\ud800.json").name == "\\ud800.json"
 
 
 def test_upload_over_the_limit_is_refused(server, app):

@@ -92,6 +92,12 @@ class TestForeignCode:
         change(folder / "preprocessor_config.json", auto_map={"AutoImageProcessor": ["evil/code--x.Y", None]})
         self.check(folder, caplog, "preprocessor_config.json must name code of its own checkpoint")
 
+    def test_of_the_processor_that_transformers_reads_first(self, folder, caplog):
+        settings = json.loads((folder / "preprocessor_config.json").read_text())
+        nested = {"image_processor": settings | {"auto_map": {"AutoImageProcessor": "evil/code--x.Y"}}}
+        (folder / "processor_config.json").write_text(json.dumps(nested))
+        self.check(folder, caplog, "must name code of its own checkpoint, but got evil/code--x.Y")
+
     def test_of_the_pipeline(self, folder, caplog):
         entry = {"impl": "evil/code--p.P", "pt": ["AutoModel"], "type": "image"}
         change(folder / "config.json", custom_pipelines={"facial-landmark-detection": entry})

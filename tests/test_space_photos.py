@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import faces
 import numpy as np
@@ -75,6 +76,33 @@ class TestReading:
         for url in bad:
             with pytest.raises(ValueError, match="The webcam's picture cannot be read"):
                 uploads.read_frame({"url": url}, find)
+
+
+class TestSweeping:
+    def test_old_files_and_empty_folders_go_and_examples_stay(self, folder):
+        old, example, folder_of_old = folder / "a" / "old.jpg", folder / "b" / "example.jpg", folder / "a"
+        for file in (old, example):
+            file.parent.mkdir()
+            file.write_text("picture")
+        page = SimpleNamespace(blocks={1: SimpleNamespace(keep_in_cache={str(example)})})
+        uploads.sweep(page, age=60)
+        assert old.exists()
+        uploads.sweep(page, age=-1)
+        assert example.exists() and not old.exists() and not folder_of_old.exists()
+
+    def test_what_cannot_be_removed_stops_nothing(self, folder, monkeypatch):
+        for name in ("stuck", "other"):
+            (folder / name).write_text("picture")
+        unlink = Path.unlink
+
+        def fail(path, *_, **__):
+            if path.name == "stuck":
+                raise PermissionError
+            unlink(path)
+
+        monkeypatch.setattr(Path, "unlink", fail)
+        uploads.sweep(SimpleNamespace(blocks={}), age=-1)
+        assert [path.name for path in folder.iterdir()] == ["stuck"]
 
 
 class TestFaces:

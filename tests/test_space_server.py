@@ -83,7 +83,10 @@ class TestEndpoints:
             "min_score": "float",
         }
         assert types == expected
-        assert all(len(entry["description"]) > 30 for entry in endpoints.values())
+        told = {entry["parameter_name"]: entry["label"] for entry in endpoints["/detect"]["parameters"]}
+        assert "pixels of the upright photo; null looks for faces" in told["boxes"] and "handle_file" in told["photo"]
+        for entry in endpoints.values():
+            assert len(entry["description"]) > 30 and all(len(value["label"]) > 10 for value in entry["parameters"])
 
     def test_detect_answers_as_the_pipeline_does(self, client, photo):
         find = pipeline("facial-landmark-detection", model=str(CHECKPOINT), trust_remote_code=True, device="cpu")
@@ -195,7 +198,11 @@ class TestHostileRequests:
     def test_no_address_is_fetched(self, demo):
         for address in ("https://example.com/photo.jpg", demo[0], "http://169.254.169.254/latest/meta-data"):
             answer = call(demo[0], "detect", {"path": address, **self.FILE})
-            assert "event: error" in answer and "fetches nothing from other addresses" in answer
+            assert "event: error" in answer and "fetches no addresses" in answer
+
+    def test_a_folder_is_no_file(self, demo):
+        answer = call(demo[0], "detect", {"path": str(demo[1]), **self.FILE})
+        assert "event: error" in answer and "photo must be an uploaded file" in answer
 
     @pytest.mark.parametrize("value", [None, "text", 3, [], {}, {"path": {}}, {"path": ""}, {"url": "data:,x"}])
     def test_any_value_instead_of_a_photo_is_a_message(self, demo, value):
@@ -227,3 +234,14 @@ class TestLoad:
             time.sleep(0.02)
         assert places - {None, 0}
         assert all(len(job.result()) == 1 for job in jobs)
+
+    def test_webcams_keep_no_photo_waiting(self, demo, client, photo):
+        config = httpx.get(f"{demo[0]}/config").json()
+        [stream] = [
+            one["id"] for one in config["dependencies"] if any("stream" in target for target in one["targets"])
+        ]
+        for session in ("one", "two", "three"):  # none of which sends a frame
+            data = {"fn_index": stream, "data": [None, None, "mtld-r18", True], "session_hash": session}
+            assert httpx.post(f"{demo[0]}/gradio_api/queue/join", json=data).status_code == 200
+        time.sleep(1)
+        assert len(client.submit(handle_file(photo), [BOX], api_name="/detect").result(timeout=20)) == 1

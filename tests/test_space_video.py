@@ -1,5 +1,4 @@
 import os
-import resource
 import subprocess
 import sys
 from fractions import Fraction
@@ -13,15 +12,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "space"))
 import video
 from video import annotate_video, open_video
 
+SOUND_RATE = 48000
 NO_VIDEO = "the file must be a video"
 OPEN_AND_TELL_MEMORY = """
 import resource, sys, video
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+before = peak()
 try:
-    list(video.annotate_video(*sys.argv[1:], lambda frame, seconds: frame))
+    for done in video.annotate_video(*sys.argv[2:], lambda frame, seconds: frame):
+        if done.frames == int(sys.argv[1]):
+            before = peak()
 except ValueError as error:
     print(error)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
 
 
@@ -32,7 +38,9 @@ def picture(index, width=64, height=48):
     return frame
 
 
-def write(path, times, size=(64, 48), codec="libx264", rotation=None, sound=False, pixels="yuv420p", ratio=None):
+def write(
+    path, times, size=(64, 48), codec="libx264", rotation=None, sound=None, pixels="yuv420p", ratio=None, transfer=None
+):
     """A toy video whose frames have these times in seconds."""
     with av.open(str(path), "w") as output:
         stream = output.add_stream(codec, rate=30, options={"crf": "12", "g": "12"} if codec == "libx264" else {})
@@ -42,7 +50,9 @@ def write(path, times, size=(64, 48), codec="libx264", rotation=None, sound=Fals
             stream.set_display_rotation(rotation)
         if ratio is not None:
             stream.sample_aspect_ratio = ratio
-        heard = output.add_stream("aac", rate=16000, layout="mono") if sound else None
+        if transfer is not None:
+            stream.codec_context.color_trc = transfer
+        heard = output.add_stream(sound, rate=SOUND_RATE, layout="mono") if sound else None
         for index, seconds in enumerate(times):
             frame = av.VideoFrame.from_ndarray(picture(index, *size), format="rgb24")
             frame.pts, frame.time_base = round(seconds * 1000), Fraction(1, 1000)
@@ -54,9 +64,11 @@ def write(path, times, size=(64, 48), codec="libx264", rotation=None, sound=Fals
 
 
 def _write_sound(output, stream, seconds):
-    for index in range(int(seconds * 16000 / 1024)):
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts = 16000, index * 1024
+    silence = {"s16": np.int16, "s16p": np.int16, "fltp": np.float32}[stream.format.name]
+    size = stream.codec_context.frame_size or 1024
+    for index in range(int(seconds * SOUND_RATE / size)):
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, size), silence), format=stream.format.name, layout="mono")
+        frame.sample_rate, frame.pts = SOUND_RATE, index * size
         output.mux(stream.encode(frame))
     output.mux(stream.encode(None))
 
@@ -72,6 +84,15 @@ def read(path):
 
 def copy(source, target, annotate=lambda frame, seconds: frame):
     return list(annotate_video(source, target, annotate))[-1]
+
+
+def annotate_and_tell_memory(source, target, after=-1):
+    """What a process of its own prints, at last the KB by which its peak rises after that many frames.
+
+    The peak of the tests' own process may lie far above what it needs now, so that it would not rise.
+    """
+    command = [sys.executable, "-c", OPEN_AND_TELL_MEMORY, str(after), source, target]
+    return subprocess.run(command, cwd=Path(video.__file__).parent, capture_output=True, text=True, check=True).stdout
 
 
 def numbers(frames):
@@ -161,7 +182,7 @@ def test_pixels_that_are_no_squares_are_stretched(tmp_path):
 
 def test_sound_stays_and_ends_with_the_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "MAX_SECONDS", 1)
-    copy(write(tmp_path / "a.mp4", even(60), sound=True), tmp_path / "b.mp4")
+    copy(write(tmp_path / "a.mp4", even(60), sound="aac"), tmp_path / "b.mp4")
     with av.open(str(tmp_path / "b.mp4")) as written:
         ends = [float(packet.pts * packet.time_base) for packet in written.demux(audio=0) if packet.pts is not None]
     assert len(ends) > 10 and 0.8 < max(ends) <= 1
@@ -180,6 +201,28 @@ def test_a_video_that_just_fits_has_no_notice(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "MAX_FRAMES", 20)
     done = copy(write(tmp_path / "a.mp4", even(20)), tmp_path / "b.mp4")
     assert done.frames == 20 and done.notice == ""
+
+
+@pytest.mark.parametrize("transfer, is_hdr", [(16, True), (18, True), (1, False), (13, False)])
+def test_hdr_has_a_notice(tmp_path, transfer, is_hdr):
+    done = copy(write(tmp_path / "a.mp4", even(3), transfer=transfer), tmp_path / "b.mp4")
+    assert ("HDR" in done.notice) == is_hdr
+
+
+@pytest.mark.parametrize("sound, is_kept", [("aac", True), ("mp3", True), ("pcm_s16le", False), ("ac3", False)])
+def test_sound_that_is_left_out_has_a_notice(tmp_path, sound, is_kept):
+    done = copy(write(tmp_path / "a.mkv", even(30), sound=sound), tmp_path / "b.mp4")
+    assert ("sound" in done.notice) == (not is_kept)
+    with av.open(str(tmp_path / "b.mp4")) as written:
+        assert len(written.streams.audio) == is_kept
+
+
+def test_notices_are_joined(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "MAX_FRAMES", 20)
+    done = copy(write(tmp_path / "a.mkv", even(30), sound="pcm_s16le", transfer=16), tmp_path / "b.mp4")
+    for told in ("HDR", "20 frames", "sound"):
+        assert told in done.notice
+    assert "  " not in done.notice
 
 
 def test_a_damaged_place_is_skipped(tmp_path):
@@ -202,7 +245,7 @@ def _bad_files(folder):
     whole = write(folder / "whole.mp4", even(30))
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{whole}\n#EXT-X-ENDLIST\n"
     with av.open(str(folder / "sound.m4a"), "w") as output:
-        _write_sound(output, output.add_stream("aac", rate=16000, layout="mono"), 1)
+        _write_sound(output, output.add_stream("aac", rate=SOUND_RATE, layout="mono"), 1)
     with av.open(str(folder / "image.png"), "w", format="image2") as output:
         stream = output.add_stream("png")
         stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb24"
@@ -249,14 +292,8 @@ def test_a_bomb_of_pixels_is_refused_before_it_takes_the_memory(tmp_path):
         stream.width, stream.height, stream.pix_fmt = 8000, 8000, "gray"
         output.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((8000, 8000), np.uint8), format="gray")))
         output.mux(stream.encode(None))
-    ran = subprocess.run(  # in a process of its own, as it took the memory to make the file
-        [sys.executable, "-c", OPEN_AND_TELL_MEMORY, source, tmp_path / "b.mp4"],
-        cwd=Path(video.__file__).parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "4096 pixels a side" in ran.stdout and int(ran.stdout.split()[-1]) < 30_000  # KB; a frame takes 62,500
+    told = annotate_and_tell_memory(source, tmp_path / "b.mp4")
+    assert "4096 pixels a side" in told and int(told.split()[-1]) < 30_000  # KB; a frame takes 62,500
 
 
 def test_nothing_is_left_of_what_was_stopped(tmp_path):
@@ -287,7 +324,5 @@ def test_a_place_that_cannot_be_written_to_is_no_fault_of_the_video(tmp_path):
 
 def test_memory_is_flat(tmp_path):
     source = write(tmp_path / "a.mp4", even(200), (640, 480))
-    peaks = []
-    for _ in annotate_video(source, tmp_path / "b.mp4", lambda frame, seconds: frame):
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    assert peaks[-1] - peaks[100] < 30_000  # KB; 100 frames would be 92,000
+    told = annotate_and_tell_memory(source, tmp_path / "b.mp4", after=100)
+    assert int(told) < 30_000  # KB; 100 frames would be 92,000

@@ -25,6 +25,7 @@ class Scene:
 
     def __init__(self, *places, noise=0.0, score=0.9):
         self.places, self.noise, self.score = places, noise, score
+        self.guess = lambda center, size: self._face((*center, size), min(0.3, score) if score < 1 else 1.0)
         self.seconds, self.frame, self.searches = 0.0, FRAME, 0
         self.random = np.random.default_rng(0)
         self.image_processor = SimpleNamespace(box_around=lambda box: box)
@@ -44,7 +45,7 @@ class Scene:
         near = [p for p in seen if max(abs(p[:2] - center)) < 0.6 * size and 0.5 < p[2] / size < 2]
         if near:
             return self._face(min(near, key=lambda place: np.linalg.norm(place[:2] - center)), self.score)
-        return self._face((*center, size), min(0.3, self.score) if self.score < 1 else 1.0)
+        return self.guess(center, size)
 
     def _face(self, place, score):
         noise = self.random.normal(0, self.noise, SHAPE.shape) + self.random.normal(0, self.noise / 2, 2)
@@ -106,17 +107,42 @@ def test_a_still_face_jitters_at_least_four_times_less(fps, noise, size):
 
 
 @pytest.mark.parametrize("fps", [10, 25, 30, 60])
-@pytest.mark.parametrize("motion", range(len(jitter.make_paths(30))))
-def test_a_moving_face_is_at_most_one_frame_late_from_the_start_on(fps, motion):
-    path = list(jitter.make_paths(fps).values())[motion] * FACE
+@pytest.mark.parametrize("noise", [0.0015, 0.003])
+@pytest.mark.parametrize("motion", jitter.make_paths(30))
+def test_a_moving_face_is_at_most_one_frame_late_from_the_start_on(fps, noise, motion):
+    path = jitter.make_paths(fps)[motion] * FACE
     times = np.arange(len(path)) / fps
 
     def place(seconds):
         return np.array([*(path[round(seconds * fps)] + [320, 240]), FACE])
 
-    points = landmarks(track(place, times=times, noise=0.0015))
-    assert jitter.lag(points, path, slice(fps, None)) <= 1
-    assert jitter.lag(points, path, slice(fps, fps + max(3, round(0.3 * fps)))) <= 1
+    points = landmarks(track(place, times=times, noise=noise))
+    is_slow = motion == "pan, 0.1 faces/s" and noise == 0.003
+    assert jitter.lag(points, path, slice(fps, None)) <= (1.25 if is_slow and fps == 60 else 1)
+    assert jitter.lag(points, path, slice(fps, fps + max(3, round(0.3 * fps)))) <= (1.5 if is_slow else 1)
+
+
+@pytest.mark.parametrize("speed", [0.01, 0.03, 0.05])
+@pytest.mark.parametrize("fps", [25, 30, 60])
+def test_a_creeping_face_is_late_by_a_small_part_of_its_size(speed, fps):
+    results = track(moving(speed * FACE), times=frames(5, fps), noise=0.003)
+    offsets = centers(results) - centers(results)[0] - speed * FACE * frames(5, fps)[:, None] * [1, 0]
+    assert np.abs(offsets[fps:].mean(axis=0)).max() < 0.01 * FACE
+
+
+@pytest.mark.parametrize("noise", [0.0015, 0.003])
+@pytest.mark.parametrize("depth", [0.03, 0.04, 0.05])
+def test_a_blink_is_seen_whole(noise, depth):
+    lid, random, one_euro = [37, 38, 43, 44], np.random.default_rng(0), OneEuroFilter()
+    closed = np.zeros(120)
+    closed[45:53] = [0.25, 0.5, 0.75, 1, 1, 0.75, 0.5, 0.25]
+    true = np.repeat(SHAPE[None], 120, axis=0)
+    true[:, lid, 1] += depth * closed[:, None]
+    noisy = true + random.normal(0, noise, true.shape) + random.normal(0, noise / 2, (120, 1, 2))
+    filtered = np.array([one_euro(points, index / 30, 1.0) for index, points in enumerate(noisy)])
+    shown = (filtered[:, lid, 1] - SHAPE[lid, 1]).mean(axis=1) / depth
+    assert shown[44:60].max() > 0.9
+    assert abs(shown[63:]).max() < 0.12  # a third of a second after it opened
 
 
 def test_turns_and_zooms_and_single_landmarks_are_at_most_one_frame_late():
@@ -143,6 +169,16 @@ def test_uneven_repeated_and_backward_times_do_no_harm():
         filtered = np.array([one_euro(p, seconds, FACE) for p, seconds in zip(points, stamps)])
         assert np.isfinite(filtered).all()
         assert jitter.jitter(filtered[100:], FACE)["spread"] < jitter.jitter(points[100:], FACE)["spread"] / 3
+
+
+@pytest.mark.parametrize("steps", [[5e-324, 1e-300], [1e300, 1e307], [1e-9, 1e9]])
+def test_tiny_and_huge_steps_do_not_overflow(steps):
+    random, one_euro, seconds = np.random.default_rng(1), OneEuroFilter(), 0.0
+    with np.errstate(all="raise"):
+        for step in steps * 5:
+            seconds += step
+            filtered = one_euro(SHAPE + random.normal(0, 0.1, SHAPE.shape), seconds, 1.0)
+    assert np.abs(filtered - SHAPE).max() < 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -182,6 +218,41 @@ def test_two_tracks_that_come_to_lie_on_one_face_become_one():
     results = track(still(), hidden, times=frames(2))
     assert ids(results)[0] == [1, 2]
     assert all(len(own) == 1 for own in ids(results)[20:])
+
+
+def show_halves(scene, occluder):
+    """Crops without a face show one that is half on the occluder, with a fair score, while that is near."""
+    guess = scene.guess
+
+    def half(center, size):
+        x, y, _ = occluder(scene.seconds)
+        is_near = max(abs(center - [x, y])) < FACE
+        return scene._face((x - FACE / 2, y, size), 0.7) if is_near else guess(center, size)
+
+    scene.guess = half
+
+
+def test_a_lost_face_does_not_return_at_the_edge_of_another():
+    passing = moving(300, x=60)
+    scene = Scene(passing, lambda seconds: still()(seconds) if seconds < 0.7 else None)
+    show_halves(scene, passing)
+    results = scene.play(LandmarkTracker(scene, smooth=False), frames(1.5))
+    assert ids(results)[0] == [1, 2] and all(own == [1] for own in ids(results)[22:])
+
+
+def test_overlapping_faces_are_confirmed_by_searches():
+    scene = Scene(still(), during(0, 0.5, still(x=240)))
+    show_halves(scene, still(x=340))  # 0.4 of it is on the other, so that it slides there without being lost
+    results = scene.play(LandmarkTracker(scene, smooth=False), frames(4))
+    assert ids(results)[0] == [1, 2] and ids(results)[-1] == [1]
+
+
+def test_overlapping_faces_that_searches_see_stay():
+    def close(seconds):
+        return np.array([max(375.0, 440 - 100 * seconds), 240, FACE])
+
+    results = track(still(), close, times=frames(4), smooth=False)
+    assert ids(results) == [[1, 2]] * len(results)
 
 
 def test_a_face_hidden_for_a_moment_is_not_returned_meanwhile_and_keeps_its_id():
@@ -279,10 +350,12 @@ def test_what_cannot_be_is_named():
         ("a.mp4", 0.0, "frame"),
         (FRAME, float("nan"), "seconds"),
         (FRAME, None, "seconds"),
+        (FRAME, 1e308, "seconds"),
+        (FRAME, 10**400, "seconds"),
     ]:
         with pytest.raises(ValueError, match=named):
             tracker(frame, seconds)
-    for options in ({"min_score": 2}, {"detect_every": 0}, {"max_faces": 0}, {"smooth": 1}):
+    for options in ({"min_score": 2}, {"detect_every": 0}, {"detect_every": 10**400}, {"max_faces": 0}, {"smooth": 1}):
         with pytest.raises(ValueError, match=next(iter(options))):
             LandmarkTracker(Scene(), **options)
 
@@ -290,10 +363,10 @@ def test_what_cannot_be_is_named():
 def test_the_command_measures_the_bundled_network(tmp_path, capsys, monkeypatch):
     if not CHECKPOINT.is_dir():
         pytest.skip(f"no checkpoint in {CHECKPOINT}")
-    for name, value in {"PANS": (1.0,), "SWAYS": (), "MOTION": 0.7, "FRAME_SIDE": 400}.items():
+    for name, value in {"PANS": (1.0,), "SWAYS": (), "MOTION": 0.5, "FRAME_SIDE": 256}.items():
         monkeypatch.setattr(jitter, name, value)
     file = tmp_path / "jitter.json"
-    options = ["--fps", "15", "--seconds", "2.6", "--noise", "10", "--device", "cpu", "--json", str(file)]
+    options = ["--fps", "10", "--seconds", "2", "--noise", "10", "--device", "cpu", "--json", str(file)]
     assert jitter.main(options) == 0
     measured = json.loads(file.read_text())
     assert min(measured["still"]["ratio"].values()) >= 4

@@ -11,7 +11,7 @@ import gradio as gr
 import numpy as np
 from landmark_files import MAX_BYTES, Faces, read_faces
 from landmark_scores import score_faces
-from landmark_uploads import LandmarkFiles, Upload, refusal
+from landmark_uploads import GuardedBlocks, LandmarkFiles, Upload, refusal
 from score_plots import COLORS, draw_ced, draw_landmarks
 from score_report import CSS, report
 
@@ -98,8 +98,9 @@ def score(
 
 
 def _score(predictions, references, normalizer, points, *percents) -> dict:
-    if not predictions or references is None:
-        raise ValueError(f"a file of {'predictions' if references else 'references'} must be given, but there is none")
+    given = {"predictions": predictions, "references": references}
+    if missing := " and of ".join(name for name, files in given.items() if not files):
+        raise ValueError(f"a file of {missing} must be given, but there is none")
     if len(predictions) > len(COLORS):
         raise ValueError(f"at most {len(COLORS)} files of predictions can be compared, but got {len(predictions)}")
     thresholds = [percent / 100 if percent else None for percent in percents]
@@ -125,7 +126,7 @@ def load_example() -> tuple[list[str], str]:
 
 def build() -> gr.Blocks:
     """The page, to be launched with `launch_options`."""
-    with gr.Blocks(title="NME", analytics_enabled=False, delete_cache=(600, SECONDS_KEPT)) as page:
+    with GuardedBlocks(title="NME", analytics_enabled=False, delete_cache=(600, SECONDS_KEPT)) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):

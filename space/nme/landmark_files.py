@@ -65,8 +65,8 @@ def read_faces(path: str | Path, name: str) -> Faces:
 
 
 def shorten(text: object) -> str:
-    """`text` on one line and not too long, its end kept."""
-    line = " ".join(str(text).split())
+    """`text` on one line and not too long, its end kept; half a character pair, which no answer can hold, escaped."""
+    line = " ".join(str(text).encode(errors="backslashreplace").decode().split())
     return line if len(line) <= SHOWN_CHARACTERS else f"{line[:40]}…{line[-19:]}"
 
 
@@ -96,12 +96,22 @@ def _check(faces: Faces):
         raise ValueError(f"a face must have at most {MAX_LANDMARKS} points, but got {landmarks}")
     if faces.ids and (twice := _repeated(faces.ids)) is not None:
         raise ValueError(f"each image_id must occur once, but got {shorten(twice)!r} twice")
+    unwritable = next((name for name in faces.ids or () if not _is_writable(name)), None)
+    if unwritable is not None:
+        raise ValueError(f"each image_id must be text in UTF-8, but got {shorten(repr(unwritable))}")
     outside = np.argwhere(np.abs(faces.points) > MAX_COORDINATE)
     if len(outside):
         face, point, axis = outside[0]
         found = faces.points[face, point, axis]
         place = f"{faces.face(face)}, point {point}"
         raise ValueError(f"{place} must be from {-MAX_COORDINATE:g} to {MAX_COORDINATE:g}, but got {found:g}")
+
+
+def _is_writable(name: str) -> bool:
+    try:
+        return name.encode() is not None
+    except UnicodeEncodeError:  # half a character pair, which JSON can name
+        return False
 
 
 def _repeated(names) -> str | None:
@@ -123,6 +133,9 @@ def _read_csv(text: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
                 continue
             if width is None:
                 width, has_ids = len(row), len(row) % 2 == 1
+                if width == 1:
+                    found = f"must be cells separated by comma, semicolon or tab, but got {shorten(row[0])!r}"
+                    raise ValueError(f"line {rows.line_num} {found}")
                 if _is_header(row, has_ids, rows.line_num):
                     continue
             if len(faces) == MAX_FACES:
@@ -144,7 +157,7 @@ def _is_header(row: list[str], has_ids: bool, line: int) -> bool:
     """Whether the first row is one. Raises ValueError if it is none of ours and no face either."""
     cells = [cell.strip().lower() for cell in row[has_ids:]]
     counted = cells == [str(column) for column in range(len(cells))]  # what pandas makes of an array
-    if not cells or all(_is_number(cell) for cell in cells) and not counted:
+    if all(_is_number(cell) for cell in cells) and not counted:
         if has_ids and _is_number(row[0].strip().lower()):
             raise ValueError(
                 f"line {line} must have an x and a y for each point, and more only after an image_id or below the "
@@ -155,9 +168,11 @@ def _is_header(row: list[str], has_ids: bool, line: int) -> bool:
     for first in (0, 1):
         if plain == [f"{axis}{point}" for point in range(first, first + len(cells) // 2) for axis in "xy"]:
             return True
-    odd = next((cell for cell, name in zip(cells, plain) if name[:1] not in ("x", "y")), ", ".join(cells[:4]))
+    named = enumerate(zip(cells, plain), has_ids + 1)
+    odd = next(((cell, column) for column, (cell, name) in named if cell and name[:1] not in ("x", "y")), None)
+    found = f"{shorten(odd[0])!r} in column {odd[1]}" if odd else repr(shorten(", ".join(cells[:4])))
     raise ValueError(
-        f"line {line} must be numbers or the header image_id (optional), x0, y0, x1, y1, …, but got {shorten(odd)!r}"
+        f"line {line} must be numbers or the header image_id (optional), x0, y0, x1, y1, …, but got {found}"
     )
 
 
@@ -190,8 +205,8 @@ def _read_json(text: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
         raise ValueError(f"the file must be a list or dict of faces, but got {shorten(found)}")
     if len(found) > MAX_FACES:
         raise ValueError(TOO_MANY)
-    ids = tuple(found) if isinstance(found, dict) else _own_ids(found)
-    values = found.values() if isinstance(found, dict) else found
+    values = list(map(_unwrapped, found.values() if isinstance(found, dict) else found))
+    ids = tuple(found) if isinstance(found, dict) else _own_ids(values)
     faces = [_face(value, _place(index, ids)) for index, value in enumerate(values)]
     for index, face in enumerate(faces):
         if len(face) != len(faces[0]):
@@ -212,6 +227,15 @@ def _parse_object(pairs: list[tuple]) -> dict:
     return found
 
 
+def _unwrapped(value):
+    """A photo's only face out of its list, else `value`."""
+    return value[0] if isinstance(value, list) and len(value) == 1 and _has_landmarks(value[0]) else value
+
+
+def _has_landmarks(value) -> bool:
+    return isinstance(value, dict) and "landmarks" in value
+
+
 def _own_ids(faces: list) -> tuple[str, ...] | None:
     """The faces' own `image_id`, where they have one."""
     ids = [face.get("image_id") if isinstance(face, dict) else None for face in faces]
@@ -224,11 +248,9 @@ def _own_ids(faces: list) -> tuple[str, ...] | None:
 
 
 def _face(value, place: str) -> list[tuple[float, float]]:
-    """Points of a face, given as such, as a dict with `landmarks`, or as the only such dict in a photo's list."""
-    if isinstance(value, list) and (not value or isinstance(value[0], dict) and "landmarks" in value[0]):
-        if len(value) != 1:
-            raise ValueError(f"{place} must be one face, but got {len(value)} in its photo")
-        value = value[0]
+    """Points of a face, given as such, as a dict with `landmarks`."""
+    if isinstance(value, list) and (not value or _has_landmarks(value[0])):
+        raise ValueError(f"{place} must be one face, but got {len(value)} in its photo")
     if isinstance(value, dict):
         value = value.get("landmarks")
     if not isinstance(value, list) or not value:
@@ -241,10 +263,11 @@ def _point(value, place: str, number: int) -> tuple[float, float]:
     if value is None:
         return np.nan, np.nan
     pair = [value.get("x"), value.get("y")] if isinstance(value, dict) and {"x", "y"} <= set(value) else value
-    if not isinstance(pair, list) or len(pair) != 2 or not all(map(_is_coordinate, pair)):
+    if not isinstance(pair, list) or len(pair) != 2 or not all(map(is_number_or_none, pair)):
         raise ValueError(f"{place}, point {number} must be [x, y] or null, but got {shorten(value)}")
     return tuple(np.nan if coordinate is None else coordinate for coordinate in pair)
 
 
-def _is_coordinate(value) -> bool:
+def is_number_or_none(value) -> bool:
+    """Whether JSON's `value` is; true and false are no numbers."""
     return value is None or isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,7 +1,7 @@
 """Scores of files of landmarks: which prediction belongs to which face, and what errors are divided by."""
 
 import numpy as np
-from landmark_files import Faces, shorten
+from landmark_files import Faces, is_number_or_none, shorten
 from nme import compute_nme
 
 # Points counted from 0: the two ends of a distance, each the mean of its points.
@@ -42,6 +42,8 @@ def score_faces(
     """
     faces, landmarks = references.points.shape[:2]
     _check_annotated(references)
+    if normalizer not in NORMALIZERS:
+        raise ValueError(f"normalizer must be one of {', '.join(NORMALIZERS)}, but got {shorten(repr(normalizer))}")
     normalizer = _customary(landmarks) if normalizer == "auto" else normalizer
     lengths, description = _normalizers(references, normalizer, points)
     customary = 0.08 if landmarks == 68 else 0.10
@@ -148,12 +150,11 @@ def _normalizers(references: Faces, kind: str, points: tuple) -> tuple[np.ndarra
 def _ends(kind: str, points: tuple, landmarks: int) -> tuple:
     if kind == "two points":
         for number in points:
-            if number not in range(landmarks):
-                raise ValueError(f"the two points must be numbers from 0 to {landmarks - 1}, but got {number}")
+            if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < landmarks:
+                found = shorten(repr(number))
+                raise ValueError(f"the two points must be numbers from 0 to {landmarks - 1}, but got {found}")
         return tuple((number,) for number in points)
-    table = {"inter-ocular": INTER_OCULAR, "inter-pupil": INTER_PUPIL}.get(kind)
-    if table is None:
-        raise ValueError(f"normalizer must be one of {', '.join(NORMALIZERS)}, but got {shorten(kind)!r}")
+    table = {"inter-ocular": INTER_OCULAR, "inter-pupil": INTER_PUPIL}[kind]
     if landmarks not in table:
         raise ValueError(
             f"the {kind} distance must be that of {', '.join(map(str, sorted(table)))} points a face, "
@@ -171,6 +172,8 @@ def _words(ends) -> str:
 def _threshold(name: str, value: float | None, customary: float) -> float:
     if value is None:
         return customary
+    if not is_number_or_none(value):
+        raise ValueError(f"{name} must be a number, but got {shorten(repr(value))}")
     if not 0 < value <= 1:
         raise ValueError(f"{name} must be above 0 % and at most 100 %, but got {100 * value:g} %")
     return value

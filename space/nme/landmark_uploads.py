@@ -1,17 +1,45 @@
-"""What visitors upload, by the names they gave it, and how they are refused."""
+"""What visitors send: uploads, by the names they gave them, and how whatever else a request holds is refused."""
 
+import inspect
+import os
 from abc import ABCMeta
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
 import gradio as gr
-from gradio_client.utils import is_http_url_like
+from gradio.utils import get_upload_folder
+from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse
+from landmark_files import is_number_or_none, shorten
 
 
 def refusal(message) -> gr.Error:
     """The error that shows `message` in the page; Gradio takes it for HTML."""
     return gr.Error(escape(str(message), quote=False), duration=20, print_exception=False)
+
+
+class GuardedBlocks(gr.Blocks):
+    """Blocks that refuse, before Gradio looks at it, what a crafted request holds in place of uploads and numbers.
+
+    Of any input Gradio takes whatever looks like a file: it would fetch an address, answer with its own folder's path,
+    and list a folder for removal, which then ends the removal of all files with an error.
+    """
+
+    def validate_inputs(self, block_fn, inputs: list):
+        super().validate_inputs(block_fn, inputs)
+        traverse(inputs, _check_file, is_file_obj_with_meta)
+        for name, block, value in zip(inspect.signature(block_fn.fn).parameters, block_fn.inputs, inputs):
+            if isinstance(block, gr.Number) and not is_number_or_none(value):
+                raise refusal(f"{name} must be a number, but got {shorten(repr(value))}")
+
+
+def _check_file(file: dict):
+    path, name = file["path"], shorten(file.get("orig_name") or "a file")
+    if is_http_url_like(path):
+        raise refusal(f"{name} must be uploaded, but got an address")
+    path = os.path.abspath(path)
+    if not os.path.isfile(path) or not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+        raise refusal(f"{name} must be an upload, but is none or not here any more; upload it again")
 
 
 class Upload(NamedTuple):
@@ -27,15 +55,10 @@ class _NoStubs(type(gr.File)):
 
 
 class LandmarkFiles(gr.File, metaclass=_NoStubs):
-    """Uploads with the names that visitors gave them. An address is refused; Gradio would fetch what is there."""
+    """Uploads with the names that visitors gave them."""
 
     def get_block_name(self) -> str:
         return "file"
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path):
-        if url_or_file_path is not None and is_http_url_like(str(url_or_file_path)):
-            raise refusal("a file must be uploaded, but got an address")
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
 
     def preprocess(self, payload) -> list[Upload] | Upload | None:
         if payload is None:
@@ -45,8 +68,6 @@ class LandmarkFiles(gr.File, metaclass=_NoStubs):
         return self._upload(payload)
 
     def _upload(self, file) -> Upload:
-        if is_http_url_like(file.path):  # of what claims to be a stream, which is not moved
-            raise refusal("a file must be uploaded, but got an address")
         return Upload(file.path, file.orig_name or Path(file.path).name)
 
     def example_payload(self):

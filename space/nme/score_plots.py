@@ -32,9 +32,10 @@ def draw_ced(scores: dict) -> np.ndarray:
             axes.plot(medians[number], 50, "o", color=COLORS[number], markersize=6, clip_on=False)
     for row, (names, at) in enumerate(_merged(thresholds).items()):
         axes.axvline(at, color=GREY, linewidth=1, linestyle=(0, (2, 2)))
-        label = {"text": f"{names} at {at:g} %", "xy": (at, 2 + 6 * row), "xytext": (-4, 0)}
+        side = -1 if at > 0.3 * right else 1  # beside the axis of y there is no room
+        label = {"text": f"{names} at {at:g} %", "xy": (at, 2 + 6 * row), "xytext": (4 * side, 0)}
         behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-        axes.annotate(**label, textcoords="offset points", ha="right", color=GREY, bbox=behind)
+        axes.annotate(**label, textcoords="offset points", ha={-1: "right", 1: "left"}[side], color=GREY, bbox=behind)
     axes.set(xlim=(0, right), ylim=(0, 101), xlabel=_label("Error of a face, %", scores), ylabel="Faces, %")
     _legend(axes, scores, [("median", {"marker": "o", "linestyle": "", "color": GREY})])
     return _pixels(figure)

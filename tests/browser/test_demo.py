@@ -3,6 +3,7 @@
 SCREENSHOTS=FOLDER keeps pictures of the pages, to look at.
 """
 
+import base64
 import io
 import os
 import shutil
@@ -158,13 +159,43 @@ def test_a_video(page):
     page.wait_for_function("document.querySelector('#followed video')?.readyState >= 2", timeout=WAIT)
 
 
-def test_a_webcam(page):
+def test_a_video_is_stopped(page):
+    page.get_by_role("tab", name="Video").click()
+    page.locator(".gallery-item").last.click()
+    page.get_by_role("button", name="Follow the faces").click()
+    expect(page.locator("#video_status")).to_contain_text("frames so far", timeout=WAIT)
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#video_status")).to_contain_text("Stopped.", timeout=WAIT)
+    page.wait_for_timeout(2000)
+    expect(page.locator("#video_status")).to_contain_text("Stopped.")
+    page.get_by_role("button", name="Follow the faces").click()  # the place is free again
+    expect(page.locator("#video_status")).to_contain_text("frames so far", timeout=WAIT)
+
+
+def test_a_photo_replaced_at_once_leaves_nothing_of_the_first(page, tmp_path):
+    Image.fromarray(np.tile(astronaut(), (2, 2, 1))).resize((5120, 5120)).save(tmp_path / "many.jpg", quality=80)
+    upload(page, tmp_path / "many.jpg")
+    expect(page.locator("#status")).to_contain_text("faces.", timeout=3 * WAIT)
+    page.get_by_label("Points").click()
+    page.locator(".gallery-item").first.click()
+    expect(page.locator("#status")).to_contain_text("1 face.", timeout=WAIT)
+    page.wait_for_timeout(5000)
+    expect(page.locator("#status")).to_contain_text("1 face.")
+
+
+def test_a_webcam(page, webcam):
     page.get_by_role("tab", name="Webcam").click()
     page.get_by_text("Click to Access Webcam").last.click()
     page.locator("button:visible", has_text="Record").click()
     expect(page.locator("#stream img")).to_be_visible(timeout=WAIT)
-    frames = set()
-    for _ in range(20):
-        page.wait_for_timeout(200)
-        frames.add(page.locator("#stream img").get_attribute("src"))
-    assert len(frames) > 2
+    page.wait_for_function("document.querySelector('#stream img').src.startsWith('data:image/jpeg')", timeout=WAIT)
+    page.wait_for_timeout(2000)
+    shown = inline_picture(page.locator("#stream img").get_attribute("src")).astype(int)
+    source = np.asarray(Image.open(webcam).transpose(Image.Transpose.FLIP_LEFT_RIGHT))  # as in a mirror
+    rows, columns = np.nonzero(np.abs(shown - source).sum(axis=2) > 150)
+    assert 200 < len(rows) < 20_000
+    assert 180 < np.median(rows) < 330 and 230 < np.median(columns) < 450
+
+
+def inline_picture(source: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).convert("RGB"))
