@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,9 +75,10 @@ def _seen_marks(face: dict, view: View) -> list[dict]:
     return [{**mark, **dict(zip("xy", view.to_picture(mark["x"], mark["y"])))} for mark in face["landmarks"]]
 
 
-def with_face(faces: list[dict], face: dict) -> list[dict]:
-    """The faces and one more, which replaces those that it mostly covers: a visitor has set their box anew."""
-    return [other for other in faces if _overlap(other["box"], face["box"]) < SAME_FACE] + [face]
+def with_faces(faces: Sequence[dict], given: Sequence[dict]) -> list[dict]:
+    """The faces and those given, which replace what they mostly cover: a visitor has set their box anew."""
+    kept = [face for face in faces if all(_overlap(face["box"], own["box"]) < SAME_FACE for own in given)]
+    return [*kept, *given]
 
 
 def _overlap(one: dict, other: dict) -> float:

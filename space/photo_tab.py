@@ -1,5 +1,7 @@
 """The tab for photos: faces found and drawn, cut out, listed; a box by two clicks where the detector missed one."""
 
+import secrets
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from faces import (
     rows,
     seen,
     shown,
-    with_face,
+    with_faces,
 )
 from messages import as_message
 from picker import Picker
@@ -33,6 +35,7 @@ DRAWERS = 2  # redraw at a time
 VIEWS = 7  # that `_show` gives values for
 RAW = {"preprocess": False, "api_visibility": "private"}  # of events: files as Gradio has them, unopened
 WELCOME = "Upload, paste or take a photo, or pick an example."
+CORNER_HINT = "**Now click the opposite corner** of the box around the face, or the same place to have no box."
 CLICK_HINT = "A face was missed? Click two opposite corners around it in the picture, from brows to chin."
 # Small pictures however few there are.
 CSS = "#crops .grid-container {grid-template-columns: repeat(auto-fill, 110px) !important}"
@@ -55,14 +58,14 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
             picture, status = _add_picture()
             options = _add_options()
             results = _add_results()
+    # Each is written by one kind of event alone, as these may overtake each other.
     found = gr.State(time_to_live=3600)  # what `_find` returns
-    corner = gr.State()  # the first of two clicks, in pixels of the photo
+    given = gr.State(time_to_live=3600)  # what `_click` returns
     view = gr.State()  # what the picture shows of the photo, see `View`
     views = [view, picture, status, *results]
-    # Redrawing may overtake what is being looked for, so that it changes nothing of that.
     show = {
         "fn": as_message(partial(_show, picker)),
-        "inputs": [photo, found, corner, *options],
+        "inputs": [photo, found, given, *options],
         "outputs": views,
         "concurrency_limit": DRAWERS,
         **RAW,
@@ -72,7 +75,7 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
         [photo.change, checkpoint.change],
         as_message(partial(_find, picker)),
         [photo, checkpoint],
-        [found, corner],
+        found,
         **RAW,
         **queue,
     )
@@ -80,10 +83,10 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
     looked.failure(lambda: (None, *_blank("That did not work; the message says why.")), None, views, **RAW)
 
     @as_message
-    def click(payload, result, clicked, seen_as, event: gr.SelectData):
-        return _click(picker, payload, result, clicked, seen_as, event.index)
+    def click(payload, result, own, seen_as, event: gr.SelectData):
+        return _click(picker, payload, result, own, seen_as, event.index)
 
-    clicked = picture.select(click, [photo, found, corner, view], [found, corner], **RAW, **queue)
+    clicked = picture.select(click, [photo, found, given, view], given, **RAW, **queue)
     clicked.success(**show, show_progress="hidden")
     style, zoom, point_size, min_score = options
     changes = [style.change, zoom.change, point_size.release, min_score.release]
@@ -107,7 +110,6 @@ def _add_picture() -> tuple[gr.Image, gr.Markdown]:
     picture = gr.Image(
         label="Landmarks",
         interactive=False,
-        format="webp",
         buttons=["download", "fullscreen"],
         elem_id="result",
     )
@@ -154,16 +156,30 @@ def _legend() -> str:
     )
 
 
-def _find(picker: Picker, payload, label: str) -> tuple[dict | None, None]:
-    """What is found in a photo, with the checkpoint, the photo's file and notes on it; and no corner clicked yet."""
+@dataclass(frozen=True)
+class Given:
+    """What a visitor has given by clicks for what was `found`: faces, and the first of two corners, if it was one."""
+
+    found: str  # its "key"
+    faces: tuple[dict, ...] = ()
+    corner: tuple[float, float] | None = None  # in pixels of the photo
+
+
+def _given(result: dict, given: Given | None) -> Given:
+    return given if given is not None and given.found == result["key"] else Given(result["key"])
+
+
+def _find(picker: Picker, payload, label: str) -> dict | None:
+    """What is found in a photo, with a key, the checkpoint, the photo's file and notes on it."""
     if payload is None:
-        return None, None
+        return None
     pipe = picker.load(label)
     rgb, notes = read_photo(payload, pipe)
-    return {"checkpoint": label, "photo": payload["path"], "faces": find_faces(pipe, rgb), "notes": notes}, None
+    faces, key = find_faces(pipe, rgb), secrets.token_hex(8)
+    return {"key": key, "checkpoint": label, "photo": payload["path"], "faces": faces, "notes": notes}
 
 
-def _show(picker: Picker, payload, result: dict | None, clicked, style: str, zoom: bool, point_size, min_score):
+def _show(picker: Picker, payload, result: dict | None, given, style: str, zoom: bool, point_size, min_score):
     """The view of the photo, and the picture, status, crops, table and files."""
     if payload is None or result is None:
         return None, *_blank(WELCOME)
@@ -171,17 +187,19 @@ def _show(picker: Picker, payload, result: dict | None, clicked, style: str, zoo
         return (gr.skip(),) * VIEWS
     pipe = picker.load(result["checkpoint"])
     rgb, _ = read_photo(payload, pipe)
-    faces = shown(result["faces"], min_score)
+    given = _given(result, given)
+    everything = with_faces(result["faces"], given.faces)
+    faces = shown(everything, min_score)
     options = {"numbers": style == "Numbers", "joined": style == "Contours", "point_size": point_size}
     picture, view = _draw(pipe, rgb, faces, zoom, options)
-    if clicked is not None:
-        _mark(picture, view.to_picture(*clicked))
+    if given.corner is not None:
+        _mark(picture, view.to_picture(*given.corner))
     crops = [pipe.align(rgb, face, CROP_SIDE) for face in faces[:MAX_CROPS]]
     name = Path(payload.get("orig_name") or "photo").stem[:60]
     return (
         view,
         _picture_file(f"{name}_landmarks.webp", picture),
-        _status(result, faces, clicked),
+        CORNER_HINT if given.corner else _status(len(faces), len(everything) - len(faces), result["notes"]),
         gr.Gallery(crops, visible=bool(crops)),
         rows(faces, digits=1),
         _download(f"{name}_landmarks.json", as_json(faces)) if faces else _nothing(),
@@ -228,13 +246,10 @@ def _mark(picture: np.ndarray, point: tuple[float, float]):
     picture[max(0, y - arm) : y + arm + 1, max(0, x - half) : x + half + 1] = MARK
 
 
-def _status(result: dict, faces: list[dict], clicked) -> str:
-    if clicked is not None:
-        return "**Now click the opposite corner** of the box around the face, or the same place to have no box."
-    count = {0: "**No face found.**", 1: "**1 face.**"}.get(len(faces), f"**{len(faces)} faces.**")
-    hidden = len(result["faces"]) - len(faces)
+def _status(faces: int, hidden: int, notes: str) -> str:
+    count = {0: "**No face found.**", 1: "**1 face.**"}.get(faces, f"**{faces} faces.**")
     below = f"{hidden} more below the minimum confidence." if hidden else ""
-    return " ".join(filter(None, [count, below, result["notes"], CLICK_HINT]))
+    return " ".join(filter(None, [count, below, notes, CLICK_HINT]))
 
 
 def _picture_file(name: str, picture: np.ndarray) -> str:
@@ -254,19 +269,16 @@ def _nothing() -> gr.DownloadButton:
     return gr.DownloadButton(value=None, interactive=False)
 
 
-def _click(
-    picker: Picker, payload, result: dict | None, clicked, view: View | None, index
-) -> tuple[dict | None, tuple | None]:
-    """What is found, and a corner if it is the first, after a click at `index`, a pixel (x, y) of the picture."""
+def _click(picker: Picker, payload, result: dict | None, given, view: View | None, index) -> Given | None:
+    """What is given after a click at `index`, a pixel (x, y) of the picture: a corner, or a face in the box of two."""
     if payload is None or result is None or view is None or result["photo"] != payload["path"]:
-        return result, None
-    pipe = picker.load(result["checkpoint"])
-    rgb, _ = read_photo(payload, pipe)
-    point = view.to_photo(*index)
-    if clicked is None:
-        return result, point
-    low, high = np.minimum(clicked, point), np.maximum(clicked, point)
+        return given
+    given, point = _given(result, given), view.to_photo(*index)
+    if given.corner is None:
+        return replace(given, corner=point)
+    low, high = np.minimum(given.corner, point), np.maximum(given.corner, point)
     if (high - low).min() < MIN_CLICKED_SIDE:  # the same place again: no box is wanted
-        return result, None
-    face = face_in_box(pipe, rgb, [*low.tolist(), *high.tolist()])
-    return {**result, "faces": with_face(result["faces"], face)}, None
+        return replace(given, corner=None)
+    pipe = picker.load(result["checkpoint"])
+    face = face_in_box(pipe, read_photo(payload, pipe)[0], [*low.tolist(), *high.tolist()])
+    return replace(given, corner=None, faces=(*with_faces(given.faces, [face]),))

@@ -23,6 +23,7 @@ ALONE = (  # app.py as on the Hub, where nothing of this repository is beside it
     "import runpy, sys; sys.modules.update(modeling_mtld=None, dataset_scripts=None, training_mtld=None);"
     " sys.path.insert(0, ''); sys.argv[0] = 'app.py'; runpy.run_path('app.py', run_name='__main__')"
 )
+MOST_TIME = 1.3
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
 
 
@@ -97,11 +98,12 @@ def measure(photos: list[Path], clients: int, rounds: int):
     with running_demo() as (url, server):
         single, _ = call_all(url, photos, 1)
         expected, _ = bare()
-        results = []
+        results, failed = [], False
         for _ in range(rounds):  # in turns, so that both see the same machine
             answers, seconds = call_all(url, photos, clients)
             results.append((bare()[1], seconds, memory(server)))
             wrong = sum(one != other for one, other in zip(answers, single))
+            failed = failed or wrong > 0
             print(
                 f"{len(answers)} answers, {wrong} unlike a single client's;"
                 f" {len(photos) / results[-1][1]:.1f} photos/s, bare {len(photos) / results[-1][0]:.1f};"
@@ -116,7 +118,10 @@ def measure(photos: list[Path], clients: int, rounds: int):
             for axis in "xy"
         ]
     ratios = sorted(demo / alone for alone, demo, _ in results)
-    print(json.dumps({"time_over_bare": ratios, "median": ratios[len(ratios) // 2], "largest_gap_px": max(gaps)}))
+    median = ratios[len(ratios) // 2]
+    print(json.dumps({"time_over_bare": ratios, "median": median, "largest_gap_px": max(gaps)}))
+    if failed or median > MOST_TIME:
+        sys.exit(f"answers must be right and take {MOST_TIME} times as long as the pipeline's at most")
 
 
 if __name__ == "__main__":

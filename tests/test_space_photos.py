@@ -121,8 +121,8 @@ class TestFaces:
         def face(x0, x1):
             return {"box": {"xmin": x0, "ymin": 0, "xmax": x1, "ymax": 100}}
 
-        assert faces.with_face([face(0, 100), face(300, 400)], face(10, 105)) == [face(300, 400), face(10, 105)]
-        assert len(faces.with_face([face(0, 100)], face(80, 180))) == 2
+        assert faces.with_faces([face(0, 100), face(300, 400)], [face(10, 105)]) == [face(300, 400), face(10, 105)]
+        assert len(faces.with_faces([face(0, 100)], [face(80, 180)])) == 2
 
     def test_points_go_to_the_picture_and_back(self):
         view = faces.View(left=10, top=20, scale=2)

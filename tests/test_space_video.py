@@ -64,7 +64,7 @@ def write(
 
 
 def _write_sound(output, stream, seconds):
-    silence = {"s16": np.int16, "s16p": np.int16, "fltp": np.float32}[stream.format.name]
+    silence = {"s16": np.int16, "s32p": np.int32, "fltp": np.float32}[stream.format.name]
     size = stream.codec_context.frame_size or 1024
     for index in range(int(seconds * SOUND_RATE / size)):
         frame = av.AudioFrame.from_ndarray(np.zeros((1, size), silence), format=stream.format.name, layout="mono")
