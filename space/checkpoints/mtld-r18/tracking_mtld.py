@@ -9,20 +9,20 @@ import numpy as np
 from .face_detection_mtld import box_overlap
 from .geometry_mtld import landmark_box
 
-# The filter's, chosen on eight training faces of 300W with the network's own landmarks, at 10 to 60 frames a second.
+# The filter's, chosen on training faces of 300W with the network's own landmarks, at 25 to 60 frames a second.
 MIN_CUTOFF = 0.1  # Hz
-BETA = 60.0  # Hz for a face that moves by its own size in a second
-DERIVATIVE_CUTOFF = 3.0  # Hz
-OWN_WEIGHT = 0.5  # of a landmark's own motion beside that of the whole face
-REST = 2.0  # times the noise of the landmarks: the offset from the filtered points that counts as rest
-REST_LIMITS = (0.002, 0.01)  # of that offset, of the face's size
+BETA = 150.0  # Hz for a face that moves by its own size in a second
+OWN_BETA = 60.0  # Hz for a landmark that moves so in its face
+OFFSET_CUTOFF = 2.0  # Hz
+FACE_REST, OWN_REST = 3.0, 2.5  # times the noise that is left in an offset: up to there it counts as rest
+MAX_REST = 0.01  # of the face's size
 NOISE_CUTOFF = 0.5  # Hz
 USUAL_STEP = 1 / 30  # seconds between frames, where time stamps do not tell
+STEP_LIMITS = (1e-4, 10.0)  # seconds
 
-# The tracker's. The crop moves on with the face: at two face sizes a second and 10 frames a second, landmarks are
-# 0.6 % of the face off instead of 2.2 %, swaying once a second at 25 frames 0.4 % instead of 0.9 %, and a still face
-# jitters no more. Filtered landmarks make crops that are no steadier, but late.
+# The tracker's.
 BOX_KEYS = ("xmin", "ymin", "xmax", "ymax")
+MAX_TIME = 1e12  # seconds, either way
 MIN_SCORE = 0.55  # as the pipeline's
 DETECT_EVERY = 1.0  # seconds
 SOON = 0.5  # of `detect_every`: between searches while a face is missing
@@ -44,21 +44,30 @@ class OneEuroFilter:
 
     - Speeds are of the face's size, so that the same settings serve any face and resolution.
     - The speed of a landmark is that of the whole face (the affine motion that fits best), in which the noise of the
-      landmarks averages out, plus a share of its own.
-    - Offsets within the noise are rest. The noise is measured: the median of the landmarks' own motion from frame to
-      frame, beside that of the whole face.
+      landmarks averages out, and beside it its own.
+    - Offsets within the noise are rest. The noise is measured: of each landmark's own motion from frame to frame, and
+      of the whole face's from its changes of speed.
     - The first frames are averaged evenly, so that the noise of the very first is soon forgotten.
+
+    So motions that are no larger than the noise come late, by up to that much: mostly 0.3 % of the face's size, never
+    much over 1 %. At 25 and 30 frames a second that is mostly less than a frame from 0.1 face sizes a second up, at 60
+    from 0.2 up. A blink of 3 % is seen whole, but a twitch of a single landmark within its noise is lost.
 
     Args:
         min_cutoff: Hz, of points at rest; lower means less jitter.
-        beta: Hz of cutoff for one face size a second; higher means less lag.
-        derivative_cutoff: Hz, of the speed.
+        beta: Hz of cutoff for a face that moves by its size in a second; higher means less lag.
+        own_beta: the same for a landmark that moves in its face.
+        offset_cutoff: Hz, of the mean offset from the filtered points, which tells the speed.
     """
 
     def __init__(
-        self, min_cutoff: float = MIN_CUTOFF, beta: float = BETA, derivative_cutoff: float = DERIVATIVE_CUTOFF
+        self,
+        min_cutoff: float = MIN_CUTOFF,
+        beta: float = BETA,
+        own_beta: float = OWN_BETA,
+        offset_cutoff: float = OFFSET_CUTOFF,
     ):
-        self.min_cutoff, self.beta, self.derivative_cutoff = min_cutoff, beta, derivative_cutoff
+        self.min_cutoff, self.beta, self.own_beta, self.offset_cutoff = min_cutoff, beta, own_beta, offset_cutoff
         self.reset()
 
     def reset(self):
@@ -80,29 +89,53 @@ class OneEuroFilter:
         self._count += 1
         if self._count == 1:
             self._filtered = self._last = points
-            self._offset, self._noise, self._step = np.zeros_like(points), 0.0, USUAL_STEP
+            self._face, self._own, self._step = _Offset(FACE_REST), _Offset(OWN_REST), USUAL_STEP
         else:
-            self._step = seconds - self._seconds if seconds > self._seconds else self._step
+            step = seconds - self._seconds if seconds > self._seconds else self._step
+            self._step = min(max(step, STEP_LIMITS[0]), STEP_LIMITS[1])
             self._update(points, size)
         self._seconds = seconds
         return self._filtered.copy()
 
     def _update(self, points: np.ndarray, size: float):
-        of_face = _affine_motions(points)
+        of_face, share = _affine_motions(points), self._share(self.offset_cutoff)
         moved, offset = (points - self._last) / size, (points - self._filtered) / size
-        noise = np.median(np.linalg.norm(moved - of_face(moved), axis=1))
-        self._noise += self._share(NOISE_CUTOFF, self._count - 1) * (noise - self._noise)
-        weighted = OWN_WEIGHT * offset + (1 - OWN_WEIGHT) * of_face(offset)
-        self._offset = self._offset + self._share(self.derivative_cutoff) * (weighted - self._offset)
-        beyond = np.linalg.norm(self._offset, axis=1, keepdims=True) - np.clip(REST * self._noise, *REST_LIMITS)
-        cutoff = self.min_cutoff + self.beta * np.maximum(beyond, 0) / self._step
+        face_moved, face_offset = of_face(moved), of_face(offset)
+        before = face_moved if self._count == 2 else self._face_moved
+        changed = np.median(_lengths(face_moved - before)) / math.sqrt(3)  # as much as noise alone moves a face
+        self._face.measure_noise(changed, self._share(NOISE_CUTOFF, max(1, self._count - 2)))
+        self._own.measure_noise(_lengths(moved - face_moved), self._share(NOISE_CUTOFF, self._count - 1))
+        speed = self.beta * self._face.update(face_offset, share)
+        speed = speed + self.own_beta * self._own.update(offset - face_offset, share)
+        cutoff = self.min_cutoff + speed / self._step
         self._filtered = self._filtered + self._share(cutoff, self._count) * (points - self._filtered)
-        self._last = points
+        self._last, self._face_moved = points, face_moved
 
     def _share(self, cutoff, count: float = math.inf):
         """Of the newest in an exponential mean with that cutoff in Hz, which starts as the mean of `count` values."""
         turn = 2 * np.pi * cutoff * self._step
         return np.maximum(turn / (turn + 1), 1 / count)
+
+
+class _Offset:
+    """The mean offset of points from the filtered ones, and its noise; both of the face's size."""
+
+    def __init__(self, rest: float):
+        self._rest, self._mean, self._noise = rest, 0.0, 0.0
+
+    def measure_noise(self, noise, share: float):
+        """`noise` is how far it moves points from one frame to the next: (K, 1), or one number for all."""
+        self._noise = self._noise + share * (noise - self._noise)
+
+    def update(self, offset: np.ndarray, share: float) -> np.ndarray:
+        """Distances (K, 1) of the mean beyond the noise; `share` is that of the new `offset` (K, 2) in the mean."""
+        self._mean = self._mean + share * (offset - self._mean)
+        left = math.sqrt(share / (2 - share))  # of independent noise in such a mean
+        return np.maximum(_lengths(self._mean) - np.minimum(self._rest * left * self._noise, MAX_REST), 0)
+
+
+def _lengths(vectors: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def _affine_motions(points: np.ndarray):
@@ -121,7 +154,12 @@ class _Track:
         self._moved = np.zeros(2)  # from the last frame but one to the last
 
     def expected_box(self, width: int, height: int) -> np.ndarray:
-        """Box (4,) of the landmarks in the next frame, if the face moves on as it did; its centre is in the frame."""
+        """Box (4,) of the landmarks in the next frame, if the face moves on as it did; its centre is in the frame.
+
+        So the crop moves on with the face: at two face sizes a second and 10 frames a second, landmarks are 0.6 % of
+        the face off instead of 2.2 %, swaying once a second at 25 frames 0.4 % instead of 0.9 %, and a still face
+        jitters no more. Filtered landmarks would make crops that are no steadier, but late.
+        """
         center, half = _center(self.box), (self.box[2:] - self.box[:2]) / 2
         center = np.clip(center + self._moved, 0, [width - 1, height - 1])
         return np.concatenate([center - half, center + half])
@@ -143,11 +181,13 @@ class LandmarkTracker:
     Faces are detected in the first frame. Then each is cropped around its last landmarks, unfiltered and moved on as
     they moved last, which takes a small part of the time. It is given up where its score falls below `min_score`, its
     box jumps, shrinks or grows beyond belief or leaves the frame, or it comes to lie on another's face. For half a
-    second it is still looked for in its place, without being returned, and keeps its id if it is found there again.
+    second it is still looked for in its place, without being returned, and keeps its id if it is found there again;
+    not while another's face is there, so that one hidden for a moment behind a moving face may get a new id.
 
     Faces are searched for again every `detect_every` seconds, and after half that time while a face is lost or there
     is none; so a cut of the scene is noticed by the scores, and the new faces are found at once or within that time.
-    A model without a scale head has scores of 1: there, a face is given up when two searches in a row do not see it.
+    Where faces overlap, one is given up when two searches in a row do not see it beside the other; and so is any face
+    of a model without a scale head, as its scores are all 1.
 
     Not for several threads at a time.
 
@@ -192,7 +232,7 @@ class LandmarkTracker:
 
         Args:
             frame: (H, W, 3) uint8 RGB. A frame of another size than the last starts with a search.
-            seconds: its time; any origin.
+            seconds: its time; any origin, at most 1e12 either way.
 
         Returns:
             Faces as the pipeline gives them, {"score", "box", "landmarks"} in pixels of the frame, each with its "id",
@@ -200,11 +240,12 @@ class LandmarkTracker:
             landmarks are filtered and the box is tight around them.
 
         Raises:
-            ValueError: if the frame is not such an array, or the time not finite.
+            ValueError: if the frame is not such an array, or the time not such a number.
         """
         _check_frame(frame)
-        if not _is_finite(seconds):
-            raise ValueError(f"seconds must be a finite number, but got {seconds!r}")
+        if not _is_finite(seconds) or abs(seconds) > MAX_TIME:
+            raise ValueError(f"seconds must be a number from -{MAX_TIME:g} to {MAX_TIME:g}, but got {seconds!r:.40}")
+        seconds = float(seconds)
         if frame.shape != self._shape:
             self._forget_faces(frame.shape)
         found = self._follow(frame, seconds)
@@ -225,13 +266,22 @@ class LandmarkTracker:
         followed.sort(key=lambda fit: (fit[0].lost is not None, -_iou(_box(fit[1]), fit[2])))
         found = []
         for track, face, _ in followed:
-            if all(_iou(_box(face), other.box) < SAME_TRACK for other, _ in found):
+            if not any(self._is_taken(track, _box(face), other.box) for other, _ in found):
                 track.follow(_box(face))
                 found.append((track, face))
         for track in self._without(found):
             track.lose(seconds)
         self._tracks = [t for t in self._tracks if t.lost is None or 0 <= seconds - t.lost < PATIENCE]
         return found
+
+    @staticmethod
+    def _is_taken(track: _Track, box: np.ndarray, other: np.ndarray) -> bool:
+        """Whether the face that `track` would have in `box` is the one in `other`, which a better track has.
+
+        A face behind another comes out of it at its edge, where the crop shows half of each; so a lost track must wait
+        until they are apart.
+        """
+        return _iou(box, other) >= SAME_TRACK or (track.lost is not None and _is_same(box, other))
 
     def _is_plausible(self, face: dict, expected: np.ndarray) -> bool:
         box, (height, width, _) = _box(face), self._shape
@@ -254,22 +304,22 @@ class LandmarkTracker:
         """What is tracked from here on: `found` as far as it is confirmed, and the faces that were searched for."""
         self._searched = seconds
         faces = [face for face in self.pipeline(frame, min_score=self.min_score) if _has_area(_box(face))]
-        for track, face in found:
-            is_seen = face["score"] < 1 or any(_is_same(_box(face), _box(other)) for other in faces)
-            track.unconfirmed = 0 if is_seen else track.unconfirmed + 1
-        found = [pair for pair in found if pair[0].unconfirmed < UNCONFIRMED]
+        found = _without_unconfirmed(found, [_box(face) for face in faces])
         lost = [track for track in self._without(found) if track.lost is not None]
         for face in faces:
-            if len(found) < self.max_faces and not any(_is_same(_box(face), _box(other)) for _, other in found):
-                track = next((track for track in lost if _iou(_box(face), track.box) >= STEP_OVERLAP), None)
-                if track is None:
-                    track = _Track(next(self._ids), _box(face))
-                else:
-                    track.follow(_box(face))
-                    lost.remove(track)
-                found.append((track, face))
+            if len(found) < self.max_faces and not any(_is_same(_box(face), track.box) for track, _ in found):
+                found.append((self._take_up(_box(face), lost), face))
         self._tracks = [track for track, _ in found] + lost[: self.max_faces - len(found)]
         return found
+
+    def _take_up(self, box: np.ndarray, lost: list[_Track]) -> _Track:
+        """The track of a face that was found in `box`: the one of `lost` that was there, taken out, or a new one."""
+        track = next((track for track in lost if _iou(box, track.box) >= STEP_OVERLAP), None)
+        if track is None:
+            return _Track(next(self._ids), box)
+        track.follow(box)
+        lost.remove(track)
+        return track
 
     def _report(self, track: _Track, face: dict, seconds: float) -> dict:
         face = {"id": track.id, **face}
@@ -282,6 +332,22 @@ class LandmarkTracker:
         return face
 
 
+def _without_unconfirmed(found: list[tuple[_Track, dict]], boxes: list[np.ndarray]) -> list[tuple[_Track, dict]]:
+    """`found`, without what scores cannot tell and the searches in a row have missed; the last found `boxes`.
+
+    A box confirms one track: half a face beside another overlaps the other's box too.
+    """
+    tracks, seen = [track for track, _ in found], set()
+    for box in boxes:
+        on_it = [track for track in tracks if _is_same(track.box, box)]
+        seen |= {max(on_it, key=lambda track: _iou(track.box, box)).id} if on_it else set()
+    for track, face in found:
+        is_alone = not any(other is not track and _is_same(track.box, other.box) for other in tracks)
+        is_sure = track.id in seen or (is_alone and face["score"] < 1)
+        track.unconfirmed = 0 if is_sure else track.unconfirmed + 1
+    return [pair for pair in found if pair[0].unconfirmed < UNCONFIRMED]
+
+
 def _check_frame(frame):
     is_array = isinstance(frame, np.ndarray)
     if not is_array or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
@@ -290,7 +356,10 @@ def _check_frame(frame):
 
 
 def _is_finite(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def _box(face: dict) -> np.ndarray:
