@@ -48,7 +48,11 @@ def running_demo(*arguments: str, folder: Path = ROOT / "space", environment: di
         yield found[0], server
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(2)
+        except subprocess.TimeoutExpired:  # it would wait for those who still listen
+            server.kill()
+            server.wait()
 
 
 def boxes_of(photo: Path) -> list[list[float]]:

@@ -22,7 +22,7 @@ from transformers import pipeline
 from modeling_mtld.detect import CHECKPOINT
 
 BOX = [179.0, 87.0, 272.0, 179.0]  # the astronaut's face, from brows to chin
-GONE_AFTER = 7  # seconds
+GONE_AFTER = 4  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -144,29 +144,23 @@ class TestEndpoints:
 
 
 class TestHostileFiles:
-    def test_bad_photos_are_messages_and_their_files_go(self, client, demo, tmp_path):
+    def test_bad_files_are_messages_and_go(self, client, demo, photo, tmp_path):
         before = uploads(demo[1])
         for file, message in make_bad_photos(tmp_path).items():
-            for endpoint in ("/detect", "/annotate"):
-                with pytest.raises(AppError, match=message):
-                    client.predict(handle_file(file), api_name=endpoint)
+            with pytest.raises(AppError, match=message):
+                client.predict(handle_file(file), api_name="/detect")
+        playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
+        videos = {"text.mp4": b"no video", "empty.webm": b"", "photo.mov": photo.read_bytes(), "list.mp4": playlist}
+        for name, data in videos.items():
+            (tmp_path / name).write_bytes(data)
+            with pytest.raises(AppError, match="This file cannot be followed"):
+                client.predict(handle_file(tmp_path / name), api_name="/track")
         time.sleep(GONE_AFTER)
         assert uploads(demo[1]) == before
 
     def test_odd_photos_are_answered(self, client, tmp_path):
         for file in make_odd_photos(tmp_path):
             assert len(client.predict(handle_file(file), [BOX], api_name="/detect")) == 1
-
-    def test_what_is_no_video_is_a_message_and_goes(self, client, demo, photo, tmp_path):
-        before = uploads(demo[1])
-        files = {"text.mp4": b"no video", "empty.webm": b"", "photo.mov": photo.read_bytes()}
-        playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
-        for name, data in (files | {"list.mp4": playlist}).items():
-            (tmp_path / name).write_bytes(data)
-            with pytest.raises(AppError, match="This file cannot be followed"):
-                client.predict({"path": str(tmp_path / name), **handle_file(tmp_path / name)}, api_name="/track")
-        time.sleep(GONE_AFTER)
-        assert uploads(demo[1]) == before
 
     def test_a_file_that_is_too_large_is_refused(self, demo, tmp_path):
         data = b"\0" * (101 * 2**20)
@@ -216,7 +210,7 @@ class TestHostileRequests:
 class TestLoad:
     def test_many_clients_get_the_answers_of_one(self, demo, photo, tmp_path):
         photos = []
-        for index in range(24):
+        for index in range(16):
             photos.append(tmp_path / f"{index}.png")
             Image.fromarray(np.roll(astronaut(), (index, -index), axis=(0, 1))).save(photos[-1])
         single, _ = space_load.call_all(demo[0], photos, 1)
@@ -225,8 +219,8 @@ class TestLoad:
         assert len({json.dumps(answer) for answer in many}) == len(photos)
 
     def test_the_queue_tells_the_place_in_it(self, demo, photo):
-        clients = [Client(demo[0], verbose=False) for _ in range(8)]
-        with ThreadPoolExecutor(8) as pool:
+        clients = [Client(demo[0], verbose=False) for _ in range(6)]
+        with ThreadPoolExecutor(6) as pool:
             jobs = list(pool.map(lambda one: one.submit(handle_file(photo), api_name="/detect"), clients))
         places = set()
         while not all(job.done() for job in jobs):
