@@ -62,10 +62,13 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
     found = gr.State(time_to_live=3600)  # what `_find` returns
     given = gr.State(time_to_live=3600)  # what `_click` returns
     view = gr.State()  # what the picture shows of the photo, see `View`
+    newest = gr.State(
+        {}
+    )  # a dict of the visitor's own, with the file of the newest "photo" as soon as it is looked at
     views = [view, picture, status, *results]
     show = {
         "fn": as_message(partial(_show, picker)),
-        "inputs": [photo, found, given, *options],
+        "inputs": [photo, found, given, newest, *options],
         "outputs": views,
         "concurrency_limit": DRAWERS,
         **RAW,
@@ -74,7 +77,7 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
     looked = gr.on(
         [photo.change, checkpoint.change],
         as_message(partial(_find, picker)),
-        [photo, checkpoint],
+        [photo, checkpoint, newest],
         found,
         **RAW,
         **queue,
@@ -169,8 +172,9 @@ def _given(result: dict, given: Given | None) -> Given:
     return given if given is not None and given.found == result["key"] else Given(result["key"])
 
 
-def _find(picker: Picker, payload, label: str) -> dict | None:
+def _find(picker: Picker, payload, label: str, newest: dict) -> dict | None:
     """What is found in a photo, with a key, the checkpoint, the photo's file and notes on it."""
+    newest["photo"] = payload and payload["path"]
     if payload is None:
         return None
     pipe = picker.load(label)
@@ -179,12 +183,18 @@ def _find(picker: Picker, payload, label: str) -> dict | None:
     return {"key": key, "checkpoint": label, "photo": payload["path"], "faces": faces, "notes": notes}
 
 
-def _show(picker: Picker, payload, result: dict | None, given, style: str, zoom: bool, point_size, min_score):
-    """The view of the photo, and the picture, status, crops, table and files."""
+def _show(picker: Picker, payload, result: dict | None, given, newest: dict, *options) -> tuple:
+    """The values of the page's views, unless another photo has come in the meantime, whose own are on their way."""
     if payload is None or result is None:
         return None, *_blank(WELCOME)
-    if result["photo"] != payload["path"]:  # another photo has come in the meantime, and is being looked at
+    if result["photo"] != payload["path"]:
         return (gr.skip(),) * VIEWS
+    views = _make_views(picker, payload, result, given, *options)
+    return views if newest.get("photo") == payload["path"] else (gr.skip(),) * VIEWS
+
+
+def _make_views(picker: Picker, payload, result: dict, given, style: str, zoom: bool, point_size, min_score) -> tuple:
+    """The view of the photo, and the picture, status, crops, table and files."""
     pipe = picker.load(result["checkpoint"])
     rgb, _ = read_photo(payload, pipe)
     given = _given(result, given)
