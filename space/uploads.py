@@ -106,7 +106,7 @@ def _remove(file: Path):
 def read_photo(payload: dict | None, find) -> tuple[np.ndarray, str]:
     """The photo in a component's or endpoint's raw value: (H, W, 3) uint8 RGB, upright, and notes on what was done.
 
-    A file that is no photo is removed at once; others stay until Gradio's cache lets go of them.
+    A file that is no photo is removed within seconds, see `discard`; others go with `sweep`.
 
     Args:
         find: the pipeline, whose `read` turns pictures of any kind into RGB.

@@ -61,7 +61,7 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
 def follow_video(find, file: Path, smooth: bool) -> Iterator[tuple[float, str, str | None]]:
     """Writes a video with its faces followed and drawn, and tells how far it is.
 
-    A file that is no video is removed at once, and so is what was written if it is stopped.
+    A file that is no video is removed within seconds, and what was written at once if it is stopped.
 
     Args:
         find: the pipeline.
