@@ -10,8 +10,9 @@ such as `--config use_structure_loss=false` or `--config num_neighbors=10`; all 
 `--config use_multiscale_transformer=false use_heatmap_loss=false use_structure_loss=false`. `python -m
 training_mtld.tables` runs whole tables.
 
-A checkpoint is written after each epoch, and after --save_steps updates; a training that was interrupted goes on with
-the same command and `--resume_from_checkpoint latest`. SIGTERM and Ctrl-C write one more and end the training. The
+Checkpoints are written at ends of epochs, every five minutes by default (--save_minutes, --save_epochs, --save_steps);
+a training that was interrupted goes on with the same command and `--resume_from_checkpoint latest`. SIGTERM and Ctrl-C
+write one more and end the training. The
 model of the last epoch is written to --output_dir with its card, and its scores to evaluation/ there.
 
 `accelerate launch` brings several processes, GPUs and machines; `accelerate config` asks what there is. On wrong input
@@ -233,15 +234,17 @@ def save_and_stop(training: Training, folder: Path):
 
 
 def train(training: Training, scored: dict, parts: dict):
-    """All epochs that are left, with a checkpoint after each, scores and pictures at their intervals."""
+    """All epochs that are left, with checkpoints, scores and pictures at their intervals."""
     args, accelerator, progress = training.args, training.accelerator, training.progress
     folder = Path(args.output_dir) / "checkpoints"
+    due = checkpoints.Due(args)
     while progress.epoch < args.epochs:
         log = train_epoch(training, folder)
         training.schedule.after("epoch")
         progress.next_epoch()
         accelerator.log(log, step=progress.epoch)
-        checkpoints.save_checkpoint(accelerator, folder, progress, args, training.stage)
+        if due(accelerator, progress.epoch):
+            checkpoints.save_checkpoint(accelerator, folder, progress, args, training.stage)
         if progress.epoch == args.epochs:
             break
         if args.eval_every and progress.epoch % args.eval_every == 0:

@@ -6,7 +6,7 @@ has them. Shift and colour stand for what a face detector and a camera do.
 
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import datasets
@@ -131,10 +131,19 @@ class FaceCropper:
         benchmark: gives the box to crop and the flip pairs.
         augmentation: None leaves the faces as they are.
         seed: of everything drawn.
+        flip_epochs: faces are mirrored in the epochs before this number alone; None: in all of them.
     """
 
-    def __init__(self, processor, benchmark: Benchmark, augmentation: Augmentation | None = None, seed: int = 0):
+    def __init__(
+        self,
+        processor,
+        benchmark: Benchmark,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        flip_epochs: int | None = None,
+    ):
         self.processor, self.benchmark, self.augmentation, self.seed = processor, benchmark, augmentation, seed
+        self.flip_epochs = flip_epochs
         self.flip_pairs = np.asarray(benchmark.flip_pairs, dtype=int).reshape(-1, 2)
 
     def __call__(self, face: Mapping, epoch: int) -> dict[str, torch.Tensor]:
@@ -152,7 +161,7 @@ class FaceCropper:
         matrix, flip = crop_matrix(box, size, self.processor.box_enlargement), False
         if self.augmentation is not None:
             rng = np.random.default_rng((self.seed, epoch, _key(face["image_id"], landmarks)))
-            matrix, flip = self.augmentation.matrix(box, size, self.processor.box_enlargement, rng)
+            matrix, flip = self._augmentation_of(epoch).matrix(box, size, self.processor.box_enlargement, rng)
         crop = warp_image(image, matrix, size)
         item = {"labels": pixels_to_fractions(transform_points(matrix, landmarks), size)}
         if self.augmentation is not None:
@@ -166,6 +175,10 @@ class FaceCropper:
         pixels = torch.from_numpy(self.processor.normalize_crop(crop))
         return {"pixel_values": pixels, **{name: _to_tensor(value) for name, value in item.items()}}
 
+    def _augmentation_of(self, epoch: int) -> Augmentation:
+        mirrored = self.flip_epochs is None or epoch < self.flip_epochs
+        return self.augmentation if mirrored else replace(self.augmentation, flip_probability=0)
+
 
 def _to_tensor(value: np.ndarray) -> torch.Tensor:
     tensor = torch.from_numpy(value)
@@ -177,27 +190,32 @@ def _key(image_id: str, landmarks: np.ndarray) -> int:
     return zlib.crc32(landmarks.astype(np.float32).tobytes(), zlib.crc32(image_id.encode()))
 
 
+def _shared_number() -> torch.Tensor:
+    """0, in memory that processes share."""
+    return torch.zeros((), dtype=torch.int64).share_memory_()
+
+
 class FaceCrops(torch.utils.data.Dataset):
     """The faces of a `datasets.Dataset`, or of any sequence of them, as `FaceCropper` makes them; same arguments.
+
+    The number of the epoch reaches the workers of a DataLoader that are already running.
 
     Raises:
         ValueError: naming the face, if its photo cannot be decoded or its box has no area.
     """
 
-    def __init__(
-        self, faces, processor, benchmark: Benchmark, augmentation: Augmentation | None = None, seed: int = 0
-    ):
-        self.faces, self.crop, self.epoch = faces, FaceCropper(processor, benchmark, augmentation, seed), 0
+    def __init__(self, faces, *args, **kwargs):
+        self.faces, self.crop, self.epoch = faces, FaceCropper(*args, **kwargs), _shared_number()
 
     def set_epoch(self, epoch: int):
-        self.epoch = epoch
+        self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.faces)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         try:
-            return self.crop(self.faces[index], self.epoch)
+            return self.crop(self.faces[index], int(self.epoch))
         except (ValueError, OSError) as error:
             name = self.faces.select_columns("image_id")[index]["image_id"]
             raise ValueError(f"face {name}: {error}") from error
@@ -209,19 +227,17 @@ class FaceStream(torch.utils.data.IterableDataset):
     Shuffle the faces before (`faces.shuffle(seed=..., buffer_size=...)`); each epoch has another order.
     """
 
-    def __init__(
-        self, faces, processor, benchmark: Benchmark, augmentation: Augmentation | None = None, seed: int = 0
-    ):
-        self.faces, self.crop, self.epoch = faces, FaceCropper(processor, benchmark, augmentation, seed), 0
+    def __init__(self, faces, *args, **kwargs):
+        self.faces, self.crop, self.epoch = faces, FaceCropper(*args, **kwargs), _shared_number()
 
     def set_epoch(self, epoch: int):
-        self.epoch = epoch
+        self.epoch.fill_(epoch)
         self.faces.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         for face in self.faces:
             try:
-                yield self.crop(face, self.epoch)
+                yield self.crop(face, int(self.epoch))
             except (ValueError, OSError) as error:
                 raise ValueError(f"face {face['image_id']}: {error}") from error
 

@@ -8,6 +8,7 @@ whole batch, since its parts have different numbers of annotated landmarks. `cou
 takes them: then the losses of the parts add up to that of the whole.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -36,7 +37,7 @@ def coordinate_loss(
         labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
         count: annotated landmarks of the whole batch, if these are a part of it; so for the losses below.
     """
-    errors = (predictions - labels.nan_to_num(posinf=0, neginf=0)[:, None]).abs().sum(dim=-1).mean(dim=1)
+    errors = (predictions - labels.nan_to_num(posinf=0, neginf=0)[:, None]).abs().sum(dim=-1).sum(dim=1)
     return _masked_mean(errors, _annotated(labels), count)
 
 
@@ -53,7 +54,7 @@ def heatmap_loss(
         sigma: standard deviation of the Gaussians, in pixels of the heatmap.
     """
     targets = gaussian_heatmaps(labels.nan_to_num(posinf=0, neginf=0), heatmaps.shape[-2:], sigma)
-    errors = (heatmaps - targets).square().mean(dim=(-2, -1))
+    errors = (heatmaps - targets).square().sum(dim=(-2, -1)) / (math.pi * sigma**2)
     return _masked_mean(errors, _annotated(labels), count)
 
 
@@ -104,7 +105,7 @@ def structure_loss(
     if distance == "euclidean":
         # The square root has no gradient at 0.
         predicted, true = (predicted + 1e-12).sqrt(), (true + 1e-12).sqrt()
-    errors = (predicted - true[:, None]).abs().mean(dim=1)
+    errors = (predicted - true[:, None]).abs().sum(dim=1)
     return _masked_mean(errors, usable, count)
 
 
@@ -136,6 +137,7 @@ def mtld_loss(
     config,
     labels,
     intermediate_landmarks,
+    initial_landmarks=None,
     heatmaps=None,
     scales=None,
     usual_error=None,
@@ -152,6 +154,8 @@ def mtld_loss(
     """
     landmarks, pairs = counts or (None, None)
     losses = {"coordinate": coordinate_loss(intermediate_landmarks, labels, landmarks)}
+    if initial_landmarks is not None and config.use_pooled_estimate:
+        losses["initial"] = coordinate_loss(initial_landmarks.unsqueeze(1), labels, landmarks)
     if heatmaps is not None:
         losses["heatmap"] = heatmap_loss(heatmaps, labels, config.heatmap_sigma, landmarks)
     if config.use_structure_loss:

@@ -41,6 +41,7 @@ class MTLDOutput(ModelOutput):
         landmarks: (batch, K, 2) float32, (x, y) as fractions of the crop: pixel x of a crop W wide is (x + 0.5) / W.
         intermediate_landmarks: (batch, layers, K, 2) float32, the positions after each decoder layer; the last are
             `landmarks`.
+        initial_landmarks: (batch, K, 2) float32, what the first decoder layer starts from; None without a transformer.
         scales: (batch, K) float32, how far off each landmark is likely to be: scale b of a Laplace distribution around
             its x and y, as a fraction of the crop. The expected |dx| + |dy| is 2 b.
         scores: (batch, K) float32 in [0, 1], the confidence in each landmark: the probability, by `scales`, that
@@ -48,19 +49,24 @@ class MTLDOutput(ModelOutput):
             score of the face.
         heatmaps: (batch, K, heatmap_size, heatmap_size); where labels were given and the branch is on.
         hidden_states: on request, the landmark queries after each decoder layer, each (batch, K, hidden_size).
-        attentions: on request, the cross-attention of each decoder layer, each (batch, heads, K, tokens). The tokens
-            are those of s5, s4 and, but for the first layer, s3 one after the other, row by row.
+        attentions: on request, the cross-attention of each decoder layer, weights that add up to 1. Sampled attention:
+            (batch, 1, K, samples). Dense attention: (batch, heads,
+            K, tokens), the tokens of s5, s4 and, but for the first layer, s3 one after the other, row by row.
+        sampling_locations: with `output_sampling_locations=True` and sampled attention, the places of these samples,
+            each (batch, K, samples, 2) float32, fractions of the crop; they may lie outside of it.
     """
 
     loss: torch.FloatTensor | None = None
     loss_dict: dict | None = None
     landmarks: torch.FloatTensor | None = None
     intermediate_landmarks: torch.FloatTensor | None = None
+    initial_landmarks: torch.FloatTensor | None = None
     scales: torch.FloatTensor | None = None
     scores: torch.FloatTensor | None = None
     heatmaps: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
+    sampling_locations: tuple[torch.FloatTensor, ...] | None = None
 
 
 def position_embedding(points: torch.Tensor, width: int) -> torch.Tensor:
@@ -69,16 +75,26 @@ def position_embedding(points: torch.Tensor, width: int) -> torch.Tensor:
     16 periods a crop is the finest that the 32 x 32 tokens of s3 can tell apart. Being of fractions, the embedding of
     a place on the face is the same at every input size.
     """
-    exponents = torch.linspace(-2, 4, width // 4, device=points.device, dtype=torch.float32)
-    angles = (2 * torch.pi * points.float()).unsqueeze(-1) * 2**exponents
-    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+    return _embed_coordinates(points, width // 2).flatten(-2)
 
 
-def grid_positions(height: int, width: int, device: torch.device) -> torch.Tensor:
-    """Centres of the cells of a feature map, row by row: (height * width, 2), fractions of the crop."""
-    y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
-    x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
-    return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1).flatten(0, 1)
+def grid_embedding(height: int, width: int, hidden_size: int, device: torch.device | None = None) -> torch.Tensor:
+    """`position_embedding` of the centres of the cells of a feature map, row by row: (height * width, hidden_size)."""
+    rows = _embed_coordinates(_centres(height, device), hidden_size // 2)
+    columns = rows if width == height else _embed_coordinates(_centres(width, device), hidden_size // 2)
+    pairs = columns.expand(height, -1, -1), rows.unsqueeze(1).expand(-1, width, -1)
+    return torch.cat(pairs, dim=-1).flatten(0, 1)
+
+
+def _centres(count: int, device: torch.device | None) -> torch.Tensor:
+    return (torch.arange(count, device=device, dtype=torch.float32) + 0.5) / count
+
+
+def _embed_coordinates(values: torch.Tensor, width: int) -> torch.Tensor:
+    """Of each value (...) its sines and cosines (..., width)."""
+    exponents = torch.linspace(-2, 4, width // 2, device=values.device, dtype=torch.float32)
+    angles = (2 * torch.pi * values.float()).unsqueeze(-1) * 2**exponents
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
@@ -133,16 +149,26 @@ class MTLDFeedForward(nn.Module):
         return self.norm(states + self.fc2(F.relu(self.fc1(states))))
 
 
+class MTLDProjection(nn.Conv2d):
+    """A 1 x 1 convolution (batch, channels, H, W) to tokens (batch, H * W, hidden), computed as a matrix product."""
+
+    def __init__(self, channels: int, hidden_size: int):
+        super().__init__(channels, hidden_size, kernel_size=1)
+
+    def forward(self, feature_map):
+        return F.linear(feature_map.flatten(2).transpose(1, 2), self.weight.flatten(1), self.bias)
+
+
 class MTLDPyramidLevel(GradientCheckpointingLayer):
     """One level of Feature Pyramid Attention (Fig. 2a, Eq. 1).
 
     Queries are all cells of this level; keys and values are its product with the output of the level before, at the
-    resolution of that level, which is four times coarser: attention over the 1,024 cells of s3 costs 256 keys a query.
+    resolution of that level, which is four times coarser: attention over the 256 cells of s4 costs 64 keys a query.
     """
 
     def __init__(self, config: MTLDConfig, channels: int):
         super().__init__()
-        self.input_proj = nn.Conv2d(channels, config.hidden_size, kernel_size=1)
+        self.input_proj = MTLDProjection(channels, config.hidden_size)
         self.input_norm = nn.LayerNorm(config.hidden_size)
         self.attention = MTLDAttention(config)
         self.attention_norm = nn.LayerNorm(config.hidden_size)
@@ -158,15 +184,32 @@ class MTLDPyramidLevel(GradientCheckpointingLayer):
         Returns:
             m, (batch, H * W, hidden).
         """
-        projected = self.input_proj(feature_map)
-        states = self.input_norm(projected.flatten(2).transpose(1, 2))
-        if previous is None:
-            values = states
-        else:
+        states = self.input_norm(self.input_proj(feature_map))
+        values = states
+        if previous is not None:
             grid = states.transpose(1, 2).unflatten(-1, feature_map.shape[-2:])
             values = F.avg_pool2d(grid, 2).flatten(2).transpose(1, 2) * previous
         mixed, _ = self.attention(states + positions, values + previous_positions, values)
         return self.feed_forward(self.attention_norm(states + mixed))
+
+
+class MTLDPyramidProduct(nn.Module):
+    """A level of the pyramid without attention: LN(s + s o m), the product itself where Eq. 1 attends to it.
+
+    For s3, whose 1,024 cells would cost more than the rest of the transformer.
+    """
+
+    def __init__(self, config: MTLDConfig, channels: int):
+        super().__init__()
+        self.input_proj = MTLDProjection(channels, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(self, feature_map, previous, previous_shape):
+        """feature_map (batch, channels, H, W), previous (batch, h * w, hidden). Returns m, (batch, H * W, hidden)."""
+        states = self.input_proj(feature_map)
+        coarse = previous.transpose(1, 2).unflatten(-1, previous_shape)
+        context = F.interpolate(coarse, feature_map.shape[-2:], mode="bilinear", align_corners=False)
+        return self.norm(states + states * context.flatten(2).transpose(1, 2))
 
 
 class MTLDEncoderLayer(GradientCheckpointingLayer):
@@ -187,32 +230,37 @@ class MTLDMultiscaleEncoder(nn.Module):
     """Feature Pyramid Attention on s5, s4 and s3, then the Feature Fusion Encoder: feature maps in, tokens out.
 
     The levels go from coarse to fine, so that each refines what the one before found. The encoder mixes the tokens of
-    s5 and s4; those of s3 have met them through their keys and values, and are too many to attend to each other.
+    s5 and s4; those of s3 have met them through their product, and are too many to attend to each other.
     """
 
     def __init__(self, config: MTLDConfig, channels: list[int]):
         super().__init__()
-        self.width = config.hidden_size
-        self.levels = nn.ModuleList(MTLDPyramidLevel(config, count) for count in channels[::-1])
-        self.level_embedding = nn.Parameter(torch.zeros(len(channels), config.hidden_size))
+        self.config = config
+        self.levels = nn.ModuleList(
+            (MTLDPyramidLevel if index < config.pyramid_attention_levels else MTLDPyramidProduct)(config, count)
+            for index, count in enumerate(channels[::-1][: config.num_feature_levels])
+        )
+        self.level_embedding = nn.Parameter(torch.zeros(len(self.levels), config.hidden_size))
         self.encoder = nn.ModuleList(MTLDEncoderLayer(config) for _ in range(config.encoder_layers))
 
-    def forward(self, feature_maps) -> tuple[torch.Tensor, torch.Tensor]:
-        """feature_maps: s3, s4, s5, each (batch, channels, H, W). Returns tokens (batch, n, hidden): s5 and s4 in one
-        tensor, and s3."""
-        tokens, previous, previous_positions = [], None, None
-        for level, feature_map, embedding in zip(self.levels, feature_maps[::-1], self.level_embedding, strict=True):
-            cells = grid_positions(*feature_map.shape[-2:], feature_map.device)
-            positions = position_embedding(cells, self.width).to(feature_map.dtype)
-            if previous is None:
-                previous_positions = positions
-            previous = level(feature_map, previous, positions, previous_positions)
-            previous_positions = positions
-            tokens.append(previous + positions + embedding)
-        coarse = torch.cat(tokens[:-1], dim=1)
+    def forward(self, feature_maps) -> list[torch.Tensor]:
+        """feature_maps: s3, s4, s5, each (batch, channels, H, W). Returns tokens (batch, H * W, hidden) of s5, s4 and
+        s3."""
+        tokens, previous, previous_positions, previous_shape = [], None, None, None
+        for number, (level, feature_map) in enumerate(zip(self.levels, feature_maps[::-1])):
+            shape = feature_map.shape[-2:]
+            positions = grid_embedding(*shape, self.config.hidden_size, feature_map.device).to(feature_map.dtype)
+            if isinstance(level, MTLDPyramidProduct):
+                previous = level(feature_map, previous, previous_shape)
+            else:
+                keys = positions if previous is None else previous_positions
+                previous = level(feature_map, previous, positions, keys)
+            previous_positions, previous_shape = positions, shape
+            tokens.append(previous + positions + self.level_embedding[number])
+        coarse = torch.cat(tokens[:2], dim=1)
         for layer in self.encoder:
             coarse = layer(coarse)
-        return coarse, tokens[-1]
+        return [*coarse.split([level.shape[1] for level in tokens[:2]], dim=1), *tokens[2:]]
 
 
 def starts_at_zero(layer: nn.Module) -> nn.Module:
@@ -241,77 +289,163 @@ class MTLDLandmarkHead(nn.Module):
             return self.out(F.relu(self.fc2(F.relu(self.fc1(states))))).float()
 
 
-class MTLDDecoderLayer(GradientCheckpointingLayer):
-    """One layer of the Landmark Decoder (Fig. 2b): queries meet each other, then the tokens, then their head."""
+class MTLDSamplingProjection(nn.Linear):
+    """Queries (..., hidden) to x of each sample, then y, in cells from the landmark, then logits: (..., 3 * samples).
+
+    New, it gives a grid of `size` x `size` cells around the landmark and even weights, whatever the query.
+    """
+
+    def __init__(self, hidden_size: int, size: int):
+        super().__init__(hidden_size, 3 * size**2)
+        self.size = size
+
+    def grid(self) -> torch.Tensor:
+        """The bias of a new one."""
+        steps = torch.arange(self.size, dtype=torch.float32) - (self.size - 1) / 2
+        x, y = torch.meshgrid(steps, steps, indexing="xy")
+        return torch.cat([x.flatten(), y.flatten(), torch.zeros(self.size**2)])
+
+
+class MTLDSampledAttention(nn.Module):
+    """Cross-attention of each landmark to samples of one feature map around where it was put last.
+
+    The map is read at `sampling_size` x `sampling_size` places, which start as a grid of cells with the landmark in
+    the middle; the query moves them, and weighs them by a softmax, as in deformable attention. Unlike there, each
+    place has a value projection of its own, as in a convolution: a weighted mean would not tell where it saw what.
+    """
 
     def __init__(self, config: MTLDConfig):
         super().__init__()
+        self.sampling = MTLDSamplingProjection(config.hidden_size, config.sampling_size)
+        self.out_proj = nn.Linear(config.sampling_size**2 * config.hidden_size, config.hidden_size)
+
+    def forward(self, queries, landmarks, tokens, shape):
+        """
+        Args:
+            queries: (batch, K, hidden).
+            landmarks: (batch, K, 2) float32, fractions of the crop.
+            tokens: (batch, H * W, hidden).
+            shape: (H, W).
+
+        Returns:
+            What was read, (batch, K, hidden), the weights (batch, 1, K, samples), whose sum is 1, and the places
+            (batch, K, samples, 2) float32, fractions of the crop.
+        """
+        with maybe_autocast(queries.device.type, enabled=False):
+            x, y, logits = self.sampling(queries.to(self.sampling.weight.dtype)).float().chunk(3, dim=-1)
+            cell = 1 / torch.tensor(shape[::-1], device=x.device)
+            places = landmarks.unsqueeze(2) + torch.stack([x, y], dim=-1) * cell
+            weights = logits.softmax(dim=-1).unsqueeze(1)
+            feature_map = tokens.float().transpose(1, 2).unflatten(-1, shape)
+            # grid_sample has -1 and 1 at the outer edges of the crop, where fractions have 0 and 1.
+            values = F.grid_sample(feature_map, 2 * places - 1, padding_mode="border", align_corners=False)
+            values = values * (weights * weights.shape[-1])  # by 1 where they are even
+        return self.out_proj(values.permute(0, 2, 3, 1).flatten(2).to(queries.dtype)), weights, places
+
+
+class MTLDDecoderLayer(GradientCheckpointingLayer):
+    """One layer of the Landmark Decoder (Fig. 2b): queries meet each other and the image, then their head.
+
+    With dense attention they meet each other first, as in the paper. With sampled attention they see the image first,
+    so that they have something of it to tell each other.
+    """
+
+    def __init__(self, config: MTLDConfig):
+        super().__init__()
+        self.sampled = config.cross_attention == "sampled"
         self.self_attention = MTLDAttention(config)
         self.self_attention_norm = nn.LayerNorm(config.hidden_size)
-        self.cross_attention = MTLDAttention(config)
+        self.cross_attention = MTLDSampledAttention(config) if self.sampled else MTLDAttention(config)
         self.cross_attention_norm = nn.LayerNorm(config.hidden_size)
         self.feed_forward = MTLDFeedForward(config.hidden_size, config.decoder_intermediate_size)
         self.head = MTLDLandmarkHead(config.hidden_size)
 
-    def forward(self, queries, landmarks, tokens, output_attentions: bool = False):
+    def forward(self, queries, landmarks, tokens, shape=None, output_attentions: bool = False):
         """
         Args:
             queries: (batch, K, hidden).
             landmarks: (batch, K, 2) float32, where the layer before put them, fractions of the crop.
-            tokens: (batch, tokens, hidden).
+            tokens: of the feature map that this layer samples, (batch, H * W, hidden), or of all that it attends to.
+            shape: (H, W) of the map that is sampled.
 
         Returns:
             The refined queries and landmarks.
         """
         positions = position_embedding(landmarks, queries.shape[-1]).to(queries.dtype)
-        placed = queries + positions
-        mixed, _ = self.self_attention(placed, placed, queries)
-        queries = self.self_attention_norm(queries + mixed)
-        mixed, _ = self.cross_attention(queries + positions, tokens, tokens, output_attentions)
-        queries = self.feed_forward(self.cross_attention_norm(queries + mixed))
+        if self.sampled:
+            read, *_ = self.cross_attention(queries + positions, landmarks, tokens, shape)
+            queries = self.cross_attention_norm(queries + read)
+            queries = self._meet(queries, positions)
+        else:
+            queries = self._meet(queries, positions)
+            read, _ = self.cross_attention(queries + positions, tokens, tokens, output_attentions)
+            queries = self.cross_attention_norm(queries + read)
+        queries = self.feed_forward(queries)
         return queries, landmarks + self.head(queries)
 
-
-class MTLDLandmarkDecoder(nn.Module):
-    """Landmark queries to coordinates, coarse to fine: each layer moves the landmarks of the one before.
-
-    The first layer sees the tokens of s5 and s4, enough for rough positions; the others see those of s3 as well.
-    """
-
-    def __init__(self, config: MTLDConfig):
-        super().__init__()
-        self.queries = nn.Parameter(torch.zeros(config.num_landmarks, config.hidden_size))
-        self.mean_face = nn.Parameter(torch.full((config.num_landmarks, 2), 0.5))
-        self.layers = nn.ModuleList(MTLDDecoderLayer(config) for _ in range(config.decoder_layers))
-
-    def forward(self, coarse, fine, output_attentions: bool = False):
-        """coarse, fine: tokens (batch, n, hidden). Returns landmarks (batch, layers, K, 2) float32."""
-        queries = self.queries.to(coarse.dtype).expand(coarse.shape[0], -1, -1)
-        landmarks = self.mean_face.float().expand(coarse.shape[0], -1, -1)
-        tokens, both = coarse, torch.cat([coarse, fine], dim=1)
-        positions = []
-        for layer in self.layers:
-            # Each head learns to mend what it is given; it does not teach the one before.
-            queries, landmarks = layer(queries, landmarks, tokens, output_attentions)
-            positions.append(landmarks)
-            landmarks, tokens = landmarks.detach(), both
-        return torch.stack(positions, dim=1)
+    def _meet(self, queries, positions):
+        placed = queries + positions
+        mixed, _ = self.self_attention(placed, placed, queries)
+        return self.self_attention_norm(queries + mixed)
 
 
 class MTLDBaseHead(nn.Module):
-    """Table 3's "Base": s5 averaged over the crop, and one linear layer."""
+    """Table 3's "Base": s5 averaged over the crop, and one linear layer, whose moves are added to the mean face."""
 
     def __init__(self, config: MTLDConfig, channels: list[int]):
         super().__init__()
         self.mean_face = nn.Parameter(torch.full((config.num_landmarks, 2), 0.5))
-        self.out = starts_at_zero(nn.Linear(channels[-1], config.num_landmarks * 2))
+        if config.use_pooled_estimate:
+            self.out = starts_at_zero(nn.Linear(channels[-1], config.num_landmarks * 2))
 
-    def forward(self, feature_maps) -> torch.Tensor:
-        """feature_maps: s3, s4, s5. Returns (batch, 1, K, 2) float32, fractions of the crop."""
-        pooled = feature_maps[-1].mean(dim=(-2, -1))
+    def estimate(self, feature_map) -> torch.Tensor:
+        """feature_map: s5, (batch, channels, H, W). Returns (batch, K, 2) float32, fractions of the crop."""
+        mean_face = self.mean_face.float().expand(feature_map.shape[0], -1, -1)
+        if not hasattr(self, "out"):
+            return mean_face
+        pooled = feature_map.mean(dim=(-2, -1))
         with maybe_autocast(pooled.device.type, enabled=False):
             moves = self.out(pooled.to(self.out.weight.dtype)).float()
-        return (self.mean_face.float() + moves.unflatten(-1, (-1, 2))).unsqueeze(1)
+        return mean_face + moves.unflatten(-1, (-1, 2))
+
+
+class MTLDLandmarkDecoder(MTLDBaseHead):
+    """Landmark queries to coordinates, coarse to fine: from Base's estimate, each layer moves the landmarks of the one
+    before.
+
+    With sampled attention, each layer reads one map: the last s3, the one before it s4, those before it s5. With dense
+    attention, the first layer sees the tokens of s5 and s4, the others all.
+    """
+
+    def __init__(self, config: MTLDConfig, channels: list[int]):
+        super().__init__(config, channels)
+        self.sampled = config.cross_attention == "sampled"
+        self.queries = nn.Parameter(torch.zeros(config.num_landmarks, config.hidden_size))
+        self.layers = nn.ModuleList(MTLDDecoderLayer(config) for _ in range(config.decoder_layers))
+
+    def forward(self, landmarks, tokens, shapes, output_attentions: bool = False):
+        """
+        Args:
+            landmarks: (batch, K, 2) float32, the first estimate, fractions of the crop.
+            tokens: of s5, s4, s3, each (batch, H * W, hidden).
+            shapes: their (H, W).
+
+        Returns:
+            (batch, layers, K, 2) float32.
+        """
+        queries = self.queries.to(tokens[0].dtype).expand(tokens[0].shape[0], -1, -1)
+        estimates = []
+        for number, layer in enumerate(self.layers):
+            # Each head learns to mend what it is given; it does not teach the one before.
+            landmarks = landmarks.detach()
+            if self.sampled:
+                level = max(0, len(tokens) - len(self.layers) + number)
+                queries, landmarks = layer(queries, landmarks, tokens[level], shapes[level])
+            else:
+                seen = torch.cat(tokens[:2] if number == 0 else tokens, dim=1)
+                queries, landmarks = layer(queries, landmarks, seen, output_attentions=output_attentions)
+            estimates.append(landmarks)
+        return torch.stack(estimates, dim=1)
 
 
 class MTLDHeatmapBranch(nn.Module):
@@ -345,9 +479,13 @@ class MTLDPreTrainedModel(PushToHub, PreTrainedModel):
     _supports_sdpa = True
     _can_record_outputs = {  # what `output_hidden_states` and `output_attentions` ask for
         "hidden_states": OutputRecorder(MTLDDecoderLayer, capture_initial_hidden_state=False),
-        "attentions": OutputRecorder(MTLDAttention, index=1, layer_name="cross_attention"),
+        "attentions": [
+            OutputRecorder(MTLDAttention, index=1, layer_name="cross_attention"),
+            OutputRecorder(MTLDSampledAttention, index=1),
+        ],
+        "sampling_locations": OutputRecorder(MTLDSampledAttention, index=2),
     }
-    _keep_in_fp32_modules_strict = ["head", "mean_face", "scale_head"]
+    _keep_in_fp32_modules_strict = ["head", "mean_face", "decoder.out", "sampling", "scale_head"]
     _no_split_modules = ["MTLDPyramidLevel", "MTLDEncoderLayer", "MTLDDecoderLayer"]
     # A released checkpoint does not hold the heatmap branch.
     _keys_to_ignore_on_load_missing = [r"^heatmap_branch\."]
@@ -358,6 +496,9 @@ class MTLDPreTrainedModel(PushToHub, PreTrainedModel):
         if getattr(module, "_starts_at_zero", False):
             init.zeros_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, MTLDSamplingProjection):
+            init.zeros_(module.weight)
+            init.copy_(module.bias, module.grid())
         elif isinstance(module, (nn.Linear, nn.Conv2d)):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
@@ -374,10 +515,6 @@ class MTLDPreTrainedModel(PushToHub, PreTrainedModel):
         elif isinstance(module, MTLDLandmarkDecoder):
             init.normal_(module.queries, std=0.1)  # small beside what they collect from the image
             init.constant_(module.mean_face, 0.5)
-            for layer in module.layers:
-                # Equal projections make a query and a token most alike where they share a place: each landmark looks
-                # first where it is expected. It can unlearn that; found at random, it takes long to learn.
-                init.copy_(layer.cross_attention.k_proj.weight, layer.cross_attention.q_proj.weight)
         elif isinstance(module, MTLDBaseHead):
             init.constant_(module.mean_face, 0.5)
         elif isinstance(module, MTLDScaleHead):
@@ -405,7 +542,7 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         channels = list(self.backbone.channels)
         if config.use_multiscale_transformer:
             self.encoder = MTLDMultiscaleEncoder(config, channels)
-            self.decoder = MTLDLandmarkDecoder(config)
+            self.decoder = MTLDLandmarkDecoder(config, channels)
         else:
             self.decoder = MTLDBaseHead(config, channels)
         if config.use_heatmap_loss:
@@ -430,22 +567,26 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
             labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
             loss_counts: `count_items` of the whole batch, if `labels` are a part of it. The losses are then shares,
                 and the scale head's `follow_errors` is left to be called with the whole batch.
-            kwargs: `output_hidden_states`, `output_attentions` and `return_dict`, by default as in the configuration.
-                What else the processor returns is ignored.
+            kwargs: `output_hidden_states`, `output_attentions`, `output_sampling_locations` and `return_dict`, by
+                default as in the configuration. What else the processor returns is ignored.
 
         Raises:
             ValueError: if `pixel_values` or `labels` have another shape, H or W is not a multiple of 32, or they are
                 not those of a backbone made for one size.
         """
         self._check_inputs(pixel_values, labels)
+        # Convolutions are faster with the channels last, and tokens are then rows of memory.
+        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         feature_maps = self.backbone(pixel_values, output_hidden_states=False, output_attentions=False).feature_maps
         if self.channels_last:
             feature_maps = [feature_map.permute(0, 3, 1, 2) for feature_map in feature_maps]
+        initial = self.decoder.estimate(feature_maps[-1])
         if self.config.use_multiscale_transformer:
             output_attentions = bool(kwargs.get("output_attentions", self.config.output_attentions))
-            landmarks = self.decoder(*self.encoder(feature_maps), output_attentions)
+            shapes = [feature_map.shape[-2:] for feature_map in feature_maps[::-1]]
+            landmarks = self.decoder(initial, self.encoder(feature_maps), shapes, output_attentions)
         else:
-            landmarks = self.decoder(feature_maps)
+            landmarks, initial = initial.unsqueeze(1), None
         loss, loss_dict, heatmaps, scales, scores, usual_error = None, None, None, None, None, None
         if self.config.use_scale_head:
             followed = labels if loss_counts is None else None  # by a part of a batch, it would move too far
@@ -454,13 +595,14 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
             heatmaps = self.heatmap_branch(feature_maps) if self.config.use_heatmap_loss else None
             with maybe_autocast(pixel_values.device.type, enabled=False):
                 loss, loss_dict = mtld_loss(
-                    self.config, labels.float(), landmarks, heatmaps, scales, usual_error, loss_counts
+                    self.config, labels.float(), landmarks, initial, heatmaps, scales, usual_error, loss_counts
                 )
         return MTLDOutput(
             loss=loss,
             loss_dict=loss_dict,
             landmarks=landmarks[:, -1],
             intermediate_landmarks=landmarks,
+            initial_landmarks=initial,
             scales=scales,
             scores=scores,
             heatmaps=heatmaps,

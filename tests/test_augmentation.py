@@ -80,13 +80,31 @@ def test_a_face_of_a_stream_that_cannot_be_cut_is_named():
         next(iter(FaceStream([face], PROCESSOR, W300)))
 
 
-def test_epoch_reaches_workers():
+@pytest.mark.parametrize("persistent", [True, False])
+def test_epoch_reaches_workers(persistent):
     faces = noise_faces(4)
     crops = FaceCrops(faces, PROCESSOR, W300, Augmentation(), 7)
-    loader = torch.utils.data.DataLoader(crops, batch_size=2, num_workers=1)
+    loader = torch.utils.data.DataLoader(crops, batch_size=2, num_workers=1, persistent_workers=persistent)
     for epoch in (0, 5):
         crops.set_epoch(epoch)
         assert same(list(loader), batches(faces, epoch, workers=0))
+
+
+def test_no_face_is_mirrored_after_the_last_epoch_with_flip():
+    faces = noise_faces(8)
+    crops = FaceCrops(faces, PROCESSOR, W300, Augmentation(rotation_probability=0), 7, flip_epochs=3)
+    right, left = W300.flip_pairs[0]
+
+    def is_mirrored(face, item) -> bool:
+        """They have changed places: upright, the one that was higher is lower now."""
+        before, after = (points[right][1] > points[left][1] for points in (face["landmarks"], item["labels"]))
+        return bool(before != after)
+
+    mirrored = {}
+    for epoch in (2, 3):
+        crops.set_epoch(epoch)
+        mirrored[epoch] = {is_mirrored(face, crops[index]) for index, face in enumerate(faces)}
+    assert mirrored == {2: {True, False}, 3: {False}}
 
 
 @pytest.mark.parametrize("field", [{"rotation": -1}, {"box_jitter": 0.5}, {"flip_probability": float("nan")}])

@@ -91,6 +91,13 @@ def test_fields_can_be_changed_when_loading(tmp_path):
         ("coordinate_loss_weight", float("nan")),
         ("use_heatmap_loss", "no"),
         ("structure_distance", "manhattan"),
+        ("cross_attention", "global"),
+        ("num_feature_levels", 0),
+        ("num_feature_levels", 4),
+        ("pyramid_attention_levels", 0),
+        ("sampling_size", 0),
+        ("use_pooled_estimate", "no"),
+        ("initial_loss_weight", -1.0),
         ("landmark_names", ["nose"]),
         ("flip_pairs", [[0, 5]]),
         ("flip_pairs", [[0]]),
@@ -103,6 +110,11 @@ def test_refuses_what_cannot_be_and_names_it(name, value):
         MTLDConfig(**{"backbone": TINY, "num_landmarks": 5, name: value})
     if not isinstance(value, (dict, list)):
         assert repr(value) in str(error.value)
+
+
+def test_base_needs_the_pooled_estimate():
+    with pytest.raises(ValueError, match="use_pooled_estimate must be true without .*, but got False"):
+        MTLDConfig(backbone=TINY, use_multiscale_transformer=False, use_pooled_estimate=False)
 
 
 def test_other_landmarks_than_a_checkpoints_need_other_names(tmp_path):

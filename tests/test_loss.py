@@ -39,11 +39,11 @@ def all_losses(predictions, heatmaps, labels) -> dict[str, torch.Tensor]:
     }
 
 
-def test_coordinate_loss_is_the_mean_l1_distance_over_landmarks_and_layers():
+def test_coordinate_loss_is_the_mean_l1_distance_over_landmarks_and_its_sum_over_layers():
     labels = as_tensor([[0.2, 0.4], [0.5, 0.4]])
     first_layer = as_tensor([0.1, 0.2], [0.5, 0.5])  # off by 0.1 + 0.2 and by 0.1
     predictions = torch.stack([first_layer, labels[0]])[None]
-    assert coordinate_loss(predictions, labels).item() == pytest.approx((0.3 + 0.1 + 0 + 0) / 4)
+    assert coordinate_loss(predictions, labels).item() == pytest.approx((0.3 + 0.1) / 2 + 0)
 
 
 @pytest.mark.parametrize("unannotated", [(NAN, NAN), (NAN, 0.4), (0.5, NAN), (float("inf"), 0.4)])
@@ -53,12 +53,18 @@ def test_coordinate_loss_leaves_out_a_landmark_without_two_finite_coordinates(un
     assert coordinate_loss(predictions, labels).item() == pytest.approx(0.3)
 
 
-def test_heatmap_loss_is_the_mean_squared_distance_to_gaussians():
+def test_heatmap_loss_is_the_squared_distance_to_gaussians_over_their_own_square():
     sigma, labels = 2.0, as_tensor([[0.25, 0.5]])  # the centre of the left one of two pixels
     beside = math.exp(-1 / (2 * sigma**2))
     assert gaussian_heatmaps(labels, (1, 2), sigma)[0, 0].tolist() == [[1, pytest.approx(beside)]]
     heatmaps = as_tensor([[[0.5, 0.0]]])
-    assert heatmap_loss(heatmaps, labels, sigma).item() == pytest.approx((0.25 + beside**2) / 2)
+    assert heatmap_loss(heatmaps, labels, sigma).item() == pytest.approx((0.25 + beside**2) / (math.pi * sigma**2))
+
+
+@pytest.mark.parametrize("size, sigma", [(32, 1.5), (64, 1.5), (64, 3.0)])
+def test_heatmap_loss_of_empty_heatmaps_is_1_at_every_size(size, sigma):
+    labels = as_tensor([[0.4, 0.55], [0.6, 0.3]])
+    assert heatmap_loss(torch.zeros(1, 2, size, size), labels, sigma).item() == pytest.approx(1, abs=1e-3)
 
 
 def test_gaussians_peak_at_the_pixel_of_the_landmark_with_x_along_columns():
@@ -174,8 +180,11 @@ def test_no_loss_grows_with_the_number_of_landmarks():
 
 @pytest.mark.parametrize("with_heatmaps", [True, False])
 @pytest.mark.parametrize("with_structure", [True, False])
-def test_total_is_the_weighted_sum_of_what_is_switched_on(with_heatmaps, with_structure):
+@pytest.mark.parametrize("with_estimate", [True, False])
+def test_total_is_the_weighted_sum_of_what_is_switched_on(with_heatmaps, with_structure, with_estimate):
     config = SimpleNamespace(
+        use_pooled_estimate=with_estimate,
+        initial_loss_weight=7.0,
         use_structure_loss=with_structure,
         coordinate_loss_weight=2.0,
         heatmap_loss_weight=3.0,
@@ -192,7 +201,12 @@ def test_total_is_the_weighted_sum_of_what_is_switched_on(with_heatmaps, with_st
         expected, names = expected + 3 * values["heatmap"], names | {"heatmap"}
     if with_structure:
         expected, names = expected + 5 * values["squared"], names | {"structure"}
-    total, terms = mtld_loss(config, labels, predictions.requires_grad_(), heatmaps if with_heatmaps else None)
+    initial = labels + 0.05
+    if with_estimate:
+        expected, names = expected + 7 * 0.1, names | {"initial"}
+    total, terms = mtld_loss(
+        config, labels, predictions.requires_grad_(), initial, heatmaps if with_heatmaps else None
+    )
     assert total.item() == pytest.approx(expected.item()) and total.requires_grad
     assert terms.keys() == names
     assert terms["coordinate"] == values["coordinate"] and not any(term.requires_grad for term in terms.values())
@@ -207,6 +221,8 @@ def test_shares_of_parts_add_up_to_the_losses_of_the_whole_batch(neighbors):
     heatmaps, scales = torch.rand(3, 8, 4, 4, dtype=torch.float64), torch.rand(3, 8, dtype=torch.float64) + 0.01
     config = SimpleNamespace(
         heatmap_sigma=1.5,
+        use_pooled_estimate=True,
+        initial_loss_weight=2,
         use_structure_loss=True,
         num_neighbors=neighbors,
         structure_distance="squared",
@@ -217,8 +233,8 @@ def test_shares_of_parts_add_up_to_the_losses_of_the_whole_batch(neighbors):
     )
 
     def losses(rows, counts):
-        given = labels[rows], predictions[rows], heatmaps[rows], scales[rows], torch.full((8,), 0.1)
-        return mtld_loss(config, *given, counts)
+        given = labels[rows], predictions[rows], predictions[rows, 0] + 0.1, heatmaps[rows], scales[rows]
+        return mtld_loss(config, *given, torch.full((8,), 0.1), counts)
 
     total, terms = losses(slice(None), None)
     counts = count_items(labels, neighbors)

@@ -13,7 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.loss_mtld import mtld_loss
-from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection, grid_positions, position_embedding
+from modeling_mtld.modeling_mtld import (
+    MTLDForFacialLandmarkDetection,
+    MTLDSampledAttention,
+    grid_embedding,
+    position_embedding,
+)
 
 TINY = {
     "backbone": "test_efficientnet",
@@ -26,6 +31,7 @@ TINY = {
 }
 SWITCHES = ("use_multiscale_transformer", "use_heatmap_loss", "use_structure_loss")
 BASE = dict.fromkeys(SWITCHES, False)
+DENSE = {"cross_attention": "dense", "pyramid_attention_levels": 3, "use_pooled_estimate": False}  # before sampling
 
 
 def new_model(**fields) -> MTLDForFacialLandmarkDetection:
@@ -72,8 +78,9 @@ def test_output_has_every_layer_and_loss(model):
     assert torch.equal(outputs.intermediate_landmarks[:, -1], outputs.landmarks)
     assert outputs.heatmaps.shape == (2, 5, 16, 16)
     assert outputs.loss.shape == () and outputs.loss.isfinite()
-    assert outputs.loss_dict.keys() == {"coordinate", "heatmap", "structure", "scale"}
-    assert outputs.hidden_states is None and outputs.attentions is None
+    assert outputs.initial_landmarks.shape == (2, 5, 2)
+    assert outputs.loss_dict.keys() == {"coordinate", "initial", "heatmap", "structure", "scale"}
+    assert outputs.hidden_states is None and outputs.attentions is None and outputs.sampling_locations is None
 
 
 def test_without_labels_no_heatmap_is_computed(model, monkeypatch):
@@ -92,7 +99,7 @@ def test_what_the_processor_returns_beside_pixels_is_ignored(model):
     assert torch.equal(model(PIXELS, matrices=None, face_counts=[2]).landmarks, model(PIXELS).landmarks)
 
 
-@pytest.mark.parametrize("fields", [{}, BASE])
+@pytest.mark.parametrize("fields", [{}, DENSE, BASE])
 @pytest.mark.parametrize("height, width", [(32, 32), (128, 128), (256, 256), (96, 160)])
 def test_other_input_sizes_work(fields, height, width):
     outputs = moved_model(**fields | {"use_heatmap_loss": True})(random_pixels(1, 3, height, width), LABELS[:1])
@@ -107,13 +114,104 @@ def test_small_batches_work(model, batch):
 
 
 def test_hidden_states_and_attentions_on_request(model):
-    outputs = model(PIXELS, output_hidden_states=True, output_attentions=True)
+    outputs = model(PIXELS, output_hidden_states=True, output_attentions=True, output_sampling_locations=True)
     assert [states.shape for states in outputs.hidden_states] == [(2, 5, 16)] * 2
+    assert [weights.shape for weights in outputs.attentions] == [(2, 1, 5, 9)] * 2
+    assert [places.shape for places in outputs.sampling_locations] == [(2, 5, 9, 2)] * 2
+    for weights in outputs.attentions:
+        assert torch.allclose(weights.sum(dim=-1), torch.ones(2, 1, 5))
+    assert torch.equal(outputs.landmarks, model(PIXELS).landmarks)
+
+
+def test_dense_attentions_on_request():
+    model = moved_model(**DENSE)
+    outputs = model(PIXELS, output_attentions=True, output_sampling_locations=True)
     coarse, fine = 2 * 2 + 4 * 4, 8 * 8
     assert [weights.shape for weights in outputs.attentions] == [(2, 2, 5, coarse), (2, 2, 5, coarse + fine)]
     for weights in outputs.attentions:
         assert torch.allclose(weights.sum(dim=-1), torch.ones(2, 2, 5))
+    assert outputs.sampling_locations == ()
     assert torch.allclose(outputs.landmarks, model(PIXELS).landmarks, atol=1e-5)
+
+
+# Sampled attention
+
+
+def test_a_new_layer_samples_the_cells_around_the_landmark():
+    model = new_model()
+    model.set_mean_face(torch.full((5, 2), 0.5))
+    outputs = model(PIXELS, output_attentions=True, output_sampling_locations=True)
+    for places, cells in zip(outputs.sampling_locations, (4, 8)):  # of s4, then of s3
+        expected = [[0.5 + x / cells, 0.5 + y / cells] for y in (-1, 0, 1) for x in (-1, 0, 1)]
+        assert torch.allclose(places, torch.tensor(expected).expand_as(places))
+    assert all(torch.allclose(weights, torch.tensor(1 / 9)) for weights in outputs.attentions)
+
+
+@pytest.mark.parametrize("height, width", [(4, 4), (3, 6)])
+def test_samples_are_read_where_the_landmark_is(height, width):
+    """A map of the coordinates of its cells, read at a place within, gives that place."""
+    layer = MTLDSampledAttention(MTLDConfig(**TINY | {"hidden_size": 4, "sampling_size": 1}))
+    with torch.no_grad():
+        layer.out_proj.weight.copy_(torch.eye(4))
+        for weights in (layer.sampling.weight, layer.sampling.bias, layer.out_proj.bias):
+            weights.zero_()
+    y, x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
+    tokens = torch.stack([x, y, x, y], dim=-1).flatten(0, 1)[None]
+    landmarks = torch.tensor([[[0.3, 0.45], [0.6, 0.7]]])
+    read, weights, places = layer(torch.zeros(1, 2, 4), landmarks, tokens, (height, width))
+    assert torch.allclose(read, landmarks.repeat(1, 1, 2), atol=1e-6)
+    assert torch.equal(weights, torch.ones(1, 1, 2, 1)) and torch.equal(places, landmarks[:, :, None])
+
+
+@pytest.mark.parametrize(
+    "layers, levels, seen", [(1, 3, [2]), (2, 3, [1, 2]), (3, 3, [0, 1, 2]), (4, 3, [0, 0, 1, 2]), (2, 2, [0, 1])]
+)
+def test_layers_go_from_coarse_to_fine_maps(layers, levels, seen):
+    """Each layer depends on the map that it samples; `seen` counts s5, s4 and s3 from 0."""
+    model = new_model(decoder_layers=layers, num_feature_levels=levels)
+    tokens = [torch.full((1, size * size, 16), float(number)) for number, size in enumerate((2, 4, 8)[:levels])]
+    read = []
+    for layer in model.decoder.layers:
+        layer.cross_attention.register_forward_pre_hook(lambda _, args: read.append(int(args[2].mean())))
+    model.decoder(torch.full((1, 5, 2), 0.5), tokens, [(size, size) for size in (2, 4, 8)[:levels]])
+    assert read == seen
+
+
+def test_the_decoder_starts_from_the_estimate_of_base():
+    model, base = moved_model(), moved_model(**BASE)
+    names = ("decoder.mean_face", "decoder.out.weight", "decoder.out.bias")
+    weights = {name: value for name, value in model.state_dict().items() if name in names or "backbone" in name}
+    base.load_state_dict(weights, strict=False)
+    assert torch.equal(model(PIXELS).initial_landmarks, base(PIXELS).landmarks)
+    assert base(PIXELS).initial_landmarks is None
+
+
+def test_dense_attention_can_start_from_the_mean_face():
+    model = moved_model(**DENSE)
+    outputs = model(PIXELS, LABELS)
+    assert torch.equal(outputs.initial_landmarks, model.decoder.mean_face.expand(2, -1, -1))
+    assert "initial" not in outputs.loss_dict  # it does not depend on the image
+
+
+# Compilers
+
+
+@pytest.mark.parametrize("fields", [{}, DENSE, BASE], ids=["sampled", "dense", "base"])
+def test_compiles_without_a_graph_break(fields):
+    model = moved_model(**fields)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    assert torch.allclose(compiled(PIXELS).landmarks, model(PIXELS).landmarks, atol=1e-6)
+    assert torch.allclose(compiled(PIXELS, LABELS).loss, model(PIXELS, LABELS).loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [{}, DENSE], ids=["sampled", "dense"])
+def test_exports_with_a_dynamic_batch(fields):
+    model = moved_model(**fields)
+    batch = {"pixel_values": {0: torch.export.Dim.DYNAMIC}}
+    program = torch.export.export(model, (), {"pixel_values": PIXELS}, dynamic_shapes=batch).module()
+    for count in (1, 2, 5):
+        pixels = random_pixels(count, 3, 64, 64)
+        assert torch.allclose(program(pixel_values=pixels).landmarks, model(pixels).landmarks, atol=1e-5)
 
 
 def test_tuple_on_request(model):
@@ -155,11 +253,10 @@ def test_under_bfloat16_autocast_landmarks_and_losses_are_float32(model):
     for landmarks in (outputs.landmarks, outputs.intermediate_landmarks[:, 0]):
         assert landmarks.dtype == torch.float32
         assert not torch.equal(landmarks, landmarks.bfloat16().float())  # nor rounded on the way
-    assert torch.allclose(outputs.landmarks, exact.landmarks, atol=0.02)
+    assert torch.allclose(outputs.landmarks, exact.landmarks, atol=0.02, rtol=0.02)
     usual_error = model.scale_head.usual_error
-    loss, _ = mtld_loss(
-        model.config, LABELS, outputs.intermediate_landmarks, outputs.heatmaps, outputs.scales, usual_error
-    )
+    estimates = outputs.intermediate_landmarks, outputs.initial_landmarks
+    loss, _ = mtld_loss(model.config, LABELS, *estimates, outputs.heatmaps, outputs.scales, usual_error)
     assert outputs.loss.dtype == torch.float32 and torch.equal(outputs.loss, loss)
 
 
@@ -180,6 +277,7 @@ def test_every_module_of_table_3_can_be_switched_off(switched_on):
     outputs = model(PIXELS, LABELS)
     outputs.loss.backward()
     on = {name for name in ("heatmap", "structure") if fields[f"use_{name}_loss"]}
+    on |= {"initial"} if fields["use_multiscale_transformer"] else set()
     assert outputs.loss_dict.keys() == {"coordinate", "scale"} | on
     assert outputs.intermediate_landmarks.shape[1] == (2 if fields["use_multiscale_transformer"] else 1)
     unused = [name for name, weights in model.named_parameters() if weights.grad is None]
@@ -232,12 +330,11 @@ def test_refuses_a_wrong_mean_face(mean_face):
 
 
 def test_a_place_has_the_same_embedding_at_every_input_size():
-    device = torch.device("cpu")
-    one, many = grid_positions(1, 1, device), grid_positions(3, 5, device)
-    assert many[:2].tolist() == [pytest.approx((0.1, 1 / 6)), pytest.approx((0.3, 1 / 6))]  # (x, y), row by row
-    embedding = position_embedding(many, 16)
+    embedding = grid_embedding(3, 5, 16)
     assert embedding.shape == (15, 16)
-    assert torch.allclose(position_embedding(one, 16)[0], embedding[7], atol=1e-5)  # the centre
+    centres = torch.tensor([[0.1, 1 / 6], [0.3, 1 / 6]])  # (x, y), row by row
+    assert torch.allclose(embedding[:2], position_embedding(centres, 16), atol=1e-5)
+    assert torch.allclose(grid_embedding(1, 1, 16)[0], embedding[7], atol=1e-5)  # the centre
     distances = torch.cdist(embedding, embedding) + torch.eye(15)
     assert distances.min() > 0.1  # and different places do not
 
@@ -317,7 +414,7 @@ def warnings_of_transformers():
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"backbone": "test_coatnet", "backbone_kwargs": {"img_size": 64}}],  # its buffers are not in the file
+    [{}, DENSE, {"backbone": "test_coatnet", "backbone_kwargs": {"img_size": 64}}],  # its buffers are not in the file
 )
 def test_loading_draws_nothing_anew(tmp_path, monkeypatch, warnings_of_transformers, fields):
     model = moved_model(**fields)
@@ -373,7 +470,10 @@ def test_loaded_in_half_precision_keeps_coordinates_in_float32(tmp_path):
     moved_model().save_pretrained(tmp_path)
     half = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert half.dtype == torch.bfloat16
-    assert half.decoder.mean_face.dtype == half.decoder.layers[0].head.out.weight.dtype == torch.float32
+    layer = half.decoder.layers[0]
+    for weights in (half.decoder.mean_face, half.decoder.out.weight, layer.head.out.weight):
+        assert weights.dtype == torch.float32
+    assert layer.cross_attention.sampling.weight.dtype == torch.float32
     assert half(random_pixels(1, 3, 64, 64).bfloat16()).landmarks.dtype == torch.float32
 
 

@@ -251,6 +251,19 @@ def test_confidences_and_box_noise_are_shown_where_there_are_any():
     assert "3.500" in text[text.index("Box noise") :]
 
 
+def test_layers_and_offset_are_shown_where_there_are_any():
+    assert "Layers and offset" not in shown(new_report())
+    report = new_report()
+    report["scores"]["common"] |= {
+        "layers": {"initial": 0.0512, "1": 0.0456, "2": 0.0431},
+        "offset": {"x": -0.0045, "y": 0.001},
+    }
+    table = shown(report).split("Layers and offset")[1].split("Facial parts")[0]
+    rows = {" ".join(line.split()[:-1]): line.split()[-1] for line in table.splitlines() if line.split()}
+    assert rows["initial"] == "5.120" and rows["layer 1"] == "4.560" and rows["layer 2"] == "4.310"
+    assert rows["offset x"] == "-0.450" and rows["offset y"] == "0.100"
+
+
 def test_benchmark_without_parts():
     report = new_report()
     for scores in report["scores"].values():

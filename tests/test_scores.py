@@ -95,6 +95,29 @@ def test_values_worked_out_by_hand():
     assert found["landmarks"] == pytest.approx(dict.fromkeys(NAMES, 0.065))
 
 
+def test_offset_is_the_signed_mean_of_prediction_minus_annotation(few_resamples):
+    faces = toy_faces([0.02, -0.05])  # of the distance between the eyes, downwards
+    faces["landmarks"][..., 0] -= 0.4 * 0.01
+    assert score(faces)["offset"] == pytest.approx({"x": -0.01, "y": -0.015})
+
+
+def test_offset_leaves_out_what_is_not_annotated(few_resamples):
+    faces = toy_faces([0.02])
+    faces["landmarks"][:, 4], faces["labels"][:, 4] = 9, NAN
+    assert score(faces)["offset"] == pytest.approx({"x": 0, "y": 0.02})
+
+
+def test_every_layer_has_its_error(few_resamples):
+    faces = toy_faces([0.02, 0.04])
+    assert "layers" not in score(faces)
+    estimates = [toy_faces([error, error])["landmarks"] for error in (0.3, 0.2, 0.1)]
+    faces["intermediate_landmarks"] = np.stack([*estimates[1:], faces["landmarks"]], axis=1)
+    assert score(faces)["layers"] == pytest.approx({"1": 0.2, "2": 0.1, "3": 0.03})
+    faces["initial_landmarks"] = estimates[0]
+    assert list(score(faces)["layers"]) == ["initial", "1", "2", "3"]
+    assert score(faces)["layers"]["initial"] == pytest.approx(0.3)
+
+
 def test_every_normaliser_the_main_one_first(few_resamples):
     found = score(toy_faces([0.05]), normalizer="box")["normalizers"]
     assert list(found) == ["box", "inter-ocular", "mouth", "diagonal"]

@@ -125,7 +125,8 @@ def test_training_prints_the_nme_of_each_evaluation_with_its_normalizer(trained)
     for epoch, line in enumerate(trained[1], 1):
         assert re.fullmatch(
             rf"epoch {epoch}: 300W common \(5 faces, inter-ocular\): NME \d+\.\d{{3}}%  FR@8% \d+\.\d{{2}}%  "
-            r"AUC@8% \d+\.\d{2}%",
+            r"AUC@8% \d+\.\d{2}%  layers: initial \d+\.\d{3}%, 1 \d+\.\d{3}%, 2 \d+\.\d{3}%  "
+            r"offset: x [+-]\d+\.\d{2}%, y [+-]\d+\.\d{2}%",
             line,
         )
 
@@ -137,6 +138,8 @@ def test_training_leaves_the_scores_of_its_last_epoch(trained):
     }
     common = scores_in(folder)["common"]
     assert f"NME {common['normalizers']['inter-ocular']['nme']['value']:.3%}  " in trained[1][-1]
+    layers = ", ".join(f"{name} {value:.3%}" for name, value in common["layers"].items())
+    assert f"layers: {layers}  " in trained[1][-1]
     record = json.loads((trained[0] / "training.json").read_text())[-1]
     assert record["results"]["common"]["nme"] == common["normalizers"]["inter-ocular"]["nme"]["value"]
     assert record["results"]["common"]["confidence_ratio"] == common["confidence_ratio"]

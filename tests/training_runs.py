@@ -22,6 +22,7 @@ TINY = {  # a network for seconds, by the options of train_accelerate.py
     "config": ("hidden_size=16", "num_attention_heads=2", "intermediate_size=16", "decoder_intermediate_size=16"),
     "num_workers": 0,
     "mixed_precision": "no",
+    "save_minutes": 0,
 }
 # The libraries are imported once, in a server that every training is forked from.
 PROCESSES = multiprocessing.get_context("forkserver")

@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +19,8 @@ OPTIONS = "options.json"
 # Options that may differ when a training goes on: where things are, and what is written about it.
 FREE = {
     *("data_dir", "output_dir", "model_name_or_path", "backbone_checkpoint", "validation_list", "num_workers"),
-    *("resume_from_checkpoint", "save_steps", "save_total_limit", "compile", "channels_last"),
+    *("resume_from_checkpoint", "save_steps", "save_epochs", "save_minutes", "save_total_limit"),
+    *("compile", "channels_last"),
     *("eval_every", "eval_splits", "normalizer", "picture_every", "report_to", "push_to_hub", "private"),
     *("benchmark", "command", "eval_only", "flip", "box_noise"),
 }
@@ -81,6 +83,24 @@ class StopSignal:
     def __exit__(self, *_):
         for number, handler in self._former.items():
             signal.signal(number, handler)
+
+
+class Due:
+    """Whether the end of an epoch wants a checkpoint, by --save_minutes, --save_epochs, or as it is the last."""
+
+    def __init__(self, args):
+        self.args, self.last = args, time.monotonic()
+
+    def __call__(self, accelerator: Accelerator, epoch: int) -> bool:
+        """epoch: how many are done. Every process gets the same answer."""
+        args = self.args
+        if time.monotonic() - self.last >= 60 * args.save_minutes:
+            accelerator.set_trigger()
+        old = accelerator.check_trigger()
+        due = old or epoch == args.epochs or (args.save_epochs > 0 and epoch % args.save_epochs == 0)
+        if due:
+            self.last = time.monotonic()
+        return due
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, args, stage: Stage):

@@ -30,7 +30,8 @@ def load_training(args, processor) -> Crops:
     if args.streaming:
         faces = faces.shuffle(seed=args.seed, buffer_size=SHUFFLE_BUFFER)
     crops = FaceStream if args.streaming else FaceCrops
-    return crops(faces, processor, args.benchmark, Augmentation(**dict(args.augmentation)), args.seed)
+    augmentation, flip_epochs = Augmentation(**dict(args.augmentation)), args.epochs - args.no_flip_epochs
+    return crops(faces, processor, args.benchmark, augmentation, args.seed, flip_epochs)
 
 
 def load_scored(args, processor) -> dict[str, Crops]:
@@ -125,7 +126,7 @@ def end_workers():
 def training_loader(accelerator: Accelerator, args, faces: Crops) -> DataLoader:
     """Faces in a new order each epoch; a stream is shuffled already. The rest of an epoch that fills no update is left
     out, unless it is all there is."""
-    options = loader_options(args)
+    options = loader_options(args) | {"persistent_workers": args.num_workers > 0}  # not started anew for each epoch
     if not args.streaming:
         options |= {"shuffle": True, "drop_last": len(faces) >= args.batch_size * accelerator.num_processes}
     return accelerator.prepare(DataLoader(faces, **options))

@@ -23,7 +23,7 @@ from .report import write_report
 from .scores import RESAMPLES, errors_of, face_rows, faces_of, score_faces
 
 ROOT = Path(__file__).resolve().parents[1]
-KEYS = ("landmarks", "scales", "scores")  # of the network's output
+KEYS = ("landmarks", "initial_landmarks", "intermediate_landmarks", "scales", "scores")  # of the network's output
 WORST = 16  # faces drawn
 
 
@@ -37,8 +37,9 @@ def predict(accelerator: Accelerator, model, loader: DataLoader, name: str, flip
         flip: average with the predictions for the mirror image.
 
     Returns:
-        `landmarks` and `labels` (N, K, 2), `boxes` (N, 4), `scales` and `scores` (N, K) with a scale head, and
-        `subsets` (N, S) bool where the benchmark has subsets.
+        `landmarks` and `labels` (N, K, 2), `boxes` (N, 4), `intermediate_landmarks` (N, layers, K, 2) after each
+        decoder layer, with a transformer `initial_landmarks` (N, K, 2), with a scale head `scales` and `scores`
+        (N, K), and `subsets` (N, S) bool where the benchmark has subsets.
     """
     flip_pairs = accelerator.unwrap_model(model, keep_torch_compile=False).config.flip_pairs
     batches = []
@@ -47,7 +48,7 @@ def predict(accelerator: Accelerator, model, loader: DataLoader, name: str, flip
         pixels = batch.pop("pixel_values")
         with accelerator.autocast():
             outputs = predict_with_flip(model, pixels, flip_pairs) if flip else model(pixel_values=pixels)
-        found = {key: outputs[key] for key in KEYS if key in outputs}
+        found = {key: outputs[key].float() for key in KEYS if key in outputs}
         batches.append(accelerator.gather_for_metrics({**found, **batch}))
     faces = {key: torch.cat([batch[key] for batch in batches]).cpu().numpy() for key in batches[0]}
     return {key: values.astype(bool if key == "subsets" else np.float64) for key, values in faces.items()}

@@ -27,7 +27,10 @@ OPTION_OF_FIELD = {  # fields of MTLDConfig that have an option of their own or 
     "flip_pairs": "--dataset",
 }
 POSITIVE = ("epochs", "batch_size", "learning_rate", "image_size", "gradient_accumulation_steps", "save_total_limit")
-NOT_NEGATIVE = ("num_workers", "eval_every", "picture_every", "seed", "warmup_steps", "save_steps")
+NOT_NEGATIVE = (
+    *("num_workers", "eval_every", "picture_every", "seed", "warmup_steps", "no_flip_epochs"),
+    *("save_steps", "save_epochs", "save_minutes"),
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,6 +90,14 @@ def add_data(parser: Parser):
         help="any of "
         + ", ".join(f"{field.name} ({field.default})" for field in dataclasses.fields(Augmentation))
         + "; see dataset_scripts/augmentation.py",
+    )
+    data.add_argument(
+        "--no_flip_epochs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="mirror no face in the last N epochs: annotations may lie a little to one side, as 300W's do to the "
+        "right, which mirrored faces hide from the network (default: %(default)s)",
     )
     data.add_argument("--num_workers", type=int, default=2, help="processes that load faces (default: %(default)s)")
 
@@ -200,10 +211,24 @@ def add_checkpoints(parser: Parser):
         help="go on from the last checkpoint of --output_dir, or from a given one, with the same other arguments",
     )
     checkpoints.add_argument(
+        "--save_minutes",
+        type=float,
+        default=5,
+        help="a checkpoint is written at the end of an epoch if the one before is this old, and after the last epoch; "
+        "0: after each (default: %(default)s)",
+    )
+    checkpoints.add_argument(
+        "--save_epochs",
+        type=int,
+        default=0,
+        help="epochs between checkpoints, besides those of --save_minutes; 0: none (default: %(default)s)",
+    )
+    checkpoints.add_argument(
         "--save_steps",
         type=int,
         default=0,
-        help="updates between checkpoints, besides the one after each epoch; 0: none (default: %(default)s)",
+        help="updates of an epoch between checkpoints, besides those at the ends of epochs; 0: none (default: "
+        "%(default)s)",
     )
     checkpoints.add_argument(
         "--save_total_limit", type=int, default=2, help="how many are kept, the last ones (default: %(default)s)"

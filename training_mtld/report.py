@@ -156,8 +156,8 @@ class _Column:
 
 
 def show_report(report: Mapping, console: Console | None = None) -> None:
-    """Prints the scores, in percent, as tables: of the splits (the main normaliser first), of facial parts, of the
-    worst landmarks, and where the report has them of confidences and box noise.
+    """Prints the scores, in percent, as tables: of the splits (the main normaliser first), of decoder layers and the
+    mean offset, of facial parts, of the worst landmarks, and where the report has them of confidences and box noise.
 
     A table too wide for the terminal goes on below itself; no number is cut off.
     """
@@ -167,6 +167,9 @@ def show_report(report: Mapping, console: Console | None = None) -> None:
     explained = f"in %; 95 % interval of the NME by bootstrap over faces{flip}"
     title = f"{report['checkpoint']} on {report['title']}" if "checkpoint" in report else report["title"]
     _print(console, title, explained, *_split_columns(report))
+    if any("offset" in found for found in scores.values()):
+        explained = f"in %, {main}; NME after each decoder layer, and mean of prediction minus annotation"
+        _print(console, "Layers and offset", explained, *_layer_columns(scores))
     parts = _part_columns(scores, main)
     if parts[0][0].cells:
         _print(console, "Facial parts", f"NME in %, {main}", *parts)
@@ -205,6 +208,17 @@ def _statistic(values: Sequence[Mapping], name: str, digits: int) -> _Column:
     kind, _, threshold = name.partition("@")
     title = {"failure_rate": "FR"}.get(kind, kind.upper()) + (f"\n@{threshold}" if threshold else "")
     return _Column(title, tuple(_percent(found[name]["value"], digits) for found in values))
+
+
+def _layer_columns(scores: Mapping) -> tuple[list[_Column], list[list[_Column]]]:
+    layers = tuple(dict.fromkeys(layer for found in scores.values() for layer in found.get("layers", ())))
+    titles = tuple(f"layer {name}" if name.isdigit() else name for name in layers) + ("offset x", "offset y")
+    columns = []
+    for name, found in scores.items():
+        cells = [_percent(found.get("layers", {}).get(layer, math.nan), 3) for layer in layers]
+        cells += [_percent(found.get("offset", {}).get(axis, math.nan), 3) for axis in "xy"]
+        columns.append([_Column(name, tuple(cells))])
+    return [_Column("", titles, text=True)], columns
 
 
 def _part_columns(scores: Mapping, kind: str) -> tuple[list[_Column], list[list[_Column]]]:

@@ -2,8 +2,9 @@
 
 The model's answers for a split are a dict of float64 arrays, here called faces, all in fractions of each face's crop:
 `landmarks` (N, K, 2), `labels` (N, K, 2) with NaN where not annotated, `boxes` (N, 4) that the crops were made from,
-where the benchmark has subsets `subsets` (N, S) bool in the order of `subset_names`, and with a scale head `scales`
-and `scores` (N, K). Everything that comes out is a fraction: NME 0.034 is 3.4 %.
+where the benchmark has subsets `subsets` (N, S) bool in the order of `subset_names`, and of a network `scales` and
+`scores` (N, K), `initial_landmarks` (N, K, 2) and `intermediate_landmarks` (N, layers, K, 2). Everything
+that comes out is a fraction: NME 0.034 is 3.4 %.
 """
 
 import functools
@@ -120,7 +121,8 @@ def score_faces(
 
     Returns:
         By name, in the order given, `faces` (their number), `normalizers` (by kind, the main one first, see
-        `_score`), and with a scale head `confidence_ratio` and `likelihood_gain`.
+        `_score`), `offset` (see `_offset`), where the faces have intermediate landmarks `layers` (see `_layers`), and
+        with a scale head `confidence_ratio` and `likelihood_gain`.
 
     Raises:
         ValueError: if no name has a face, the main normaliser is not known for all faces of a name, or a prediction
@@ -187,8 +189,28 @@ def _score_name(faces: Faces, benchmark: Benchmark, main: str, name: str, seed: 
         scores = {kind: _score(faces, benchmark, lengths, seed) for kind, lengths in normalizers.items()}
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    result = {"faces": len(faces["labels"]), "normalizers": scores}
+    result = {"faces": len(faces["labels"]), "normalizers": scores, "offset": _offset(faces, normalizers[main])}
+    if "intermediate_landmarks" in faces:
+        result["layers"] = _layers(faces, normalizers[main])
     return result | (_confidences(faces, normalizers[main]) if "scores" in faces else {})
+
+
+def _offset(faces: Faces, normalizers: np.ndarray) -> dict[str, float]:
+    """Mean of prediction minus annotation, `x` and `y`, over the faces as the NME is: positive is right of the
+    annotations, and below them."""
+    shifts = np.nanmean(faces["landmarks"] - faces["labels"], axis=1) / normalizers[:, None]
+    return dict(zip("xy", shifts.mean(axis=0).tolist()))
+
+
+def _layers(faces: Faces, normalizers: np.ndarray) -> dict[str, float]:
+    """NME of what the first decoder layer starts from (`initial`), and after each layer (`1`, `2`, …)."""
+    estimates = {"initial": faces["initial_landmarks"]} if "initial_landmarks" in faces else {}
+    estimates |= {str(number): faces["intermediate_landmarks"][:, number - 1] for number in _numbers(faces)}
+    return {name: _metric()(points, faces["labels"], normalizers)["nme"] for name, points in estimates.items()}
+
+
+def _numbers(faces: Faces) -> range:
+    return range(1, faces["intermediate_landmarks"].shape[1] + 1)
 
 
 def _score(faces: Faces, benchmark: Benchmark, normalizers: np.ndarray, seed: int) -> dict:

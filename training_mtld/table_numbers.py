@@ -54,6 +54,12 @@ def estimate(values: np.ndarray, seeds: Sequence[int]) -> dict:
     return {"value": float(faces.mean()), "low": float(low), "high": float(high), "seeds": by_seed}
 
 
+def mean_layers(results: Sequence[Result], score: str) -> dict[str, float]:
+    """NME of each decoder layer, mean over the seeds, as far as the evaluations tell it (see `scores.score_faces`)."""
+    layers = [result.scores["scores"][score].get("layers", {}) for result in results]
+    return {name: float(np.mean([found[name] for found in layers])) for name in layers[0]}
+
+
 def common_facts(results: Sequence[Result], scores: Sequence[str], normalizer: str) -> dict:
     """What all of the trainings share, as they recorded it. Seeds may differ, and commits are listed.
 

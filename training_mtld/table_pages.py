@@ -114,11 +114,13 @@ def _module_page(table: Mapping) -> list[str]:
                 f"{row['paper']:.2f}",
                 interval(row["nme"]),
                 _seeds(row["nme"], percent),
+                ", ".join(percent(value) for value in row.get("layers", {}).values()) or NOTHING,
                 "<br>".join(against) or NOTHING,
             ]
         )
-    header = ["Base", "MST", "Heat.", "Struc.", "paper", "here", "by seed", "what the module changes (by seed)"]
-    return [f"{budget(table['facts'])} {_paper_budget()}", grid(header, rows), _HOW]
+    header = ["Base", "MST", "Heat.", "Struc.", "paper", "here", "by seed", "by layer", "what the module changes"]
+    by_layer = "By layer: what the first decoder layer starts from, and what each layer makes of it."
+    return [f"{budget(table['facts'])} {_paper_budget()}", grid(header, rows), f"{_HOW} {by_layer}"]
 
 
 def _neighbor_page(table: Mapping) -> list[str]:

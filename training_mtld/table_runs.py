@@ -41,7 +41,8 @@ OURS = (  # options of train_accelerate.py that the tables set themselves
 OUR_FIELDS = ("use_multiscale_transformer", "use_heatmap_loss", "use_structure_loss", "num_neighbors")
 WITHOUT_EFFECT = (  # on the trained weights; what is scored is looked up in the scores
     *("data_dir", "output_dir", "resume_from_checkpoint", "eval_splits", "eval_every", "num_workers"),
-    *("save_steps", "save_total_limit", "report_to", "picture_every", "push_to_hub", "private", "normalizer"),
+    *("save_steps", "save_epochs", "save_minutes", "save_total_limit", "report_to", "picture_every"),
+    *("push_to_hub", "private", "normalizer"),
 )
 OF_SCORING = ("batch_size", "num_workers", "mixed_precision", "normalizer")
 

@@ -33,7 +33,7 @@ from modeling_mtld.publishing_mtld import write_whole
 from . import paper
 from .facts import git_commit, library_versions
 from .options import Parser
-from .table_numbers import common_facts, estimate, stack_errors
+from .table_numbers import common_facts, estimate, mean_layers, stack_errors
 from .table_pages import TITLES, page
 from .table_runs import (
     Budget,
@@ -128,6 +128,7 @@ def table_3(results: Results, args: argparse.Namespace) -> dict:
                 "modules": list(modules),
                 "paper": paper.TABLE_3[modules],
                 "nme": estimate(errors[modules], args.seeds),
+                "layers": mean_layers(results[name], score),
                 "against": {
                     RUN_NAMES[other]: {
                         "adds": next(iter(set(modules) - set(other))),

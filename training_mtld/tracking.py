@@ -66,6 +66,8 @@ def log_scores(accelerator: Accelerator, scores: Mapping[str, Mapping], args, ep
         named |= {
             f"{split}/{name}": scored[name] for name in ("confidence_ratio", "likelihood_gain") if name in scored
         }
+        named |= {f"{split}/offset_{axis}": value for axis, value in scored["offset"].items()}
+        named |= {f"{split}/nme_layer_{layer}": value for layer, value in scored.get("layers", {}).items()}
         if accelerator.is_main_process:
             tqdm.write(f"epoch {epoch}: {_line(split, scored, args)}")
     accelerator.log(named, step=epoch)
@@ -75,9 +77,12 @@ def _line(split: str, scored: Mapping, args) -> str:
     kind, limit = main_normalizer(args), f"{100 * args.benchmark.failure_threshold:g}%"
     main = scored["normalizers"][kind]
     values = {name: main[key]["value"] for name, key in {"NME": "nme", "FR": f"failure_rate@{limit}"}.items()}
+    layers = ", ".join(f"{name} {value:.3%}" for name, value in scored.get("layers", {}).items())
+    offset = scored["offset"]
     return (
         f"{args.benchmark.title} {split} ({scored['faces']} faces, {kind}): NME {values['NME']:.3%}  "
-        f"FR@{limit} {values['FR']:.2%}  AUC@{limit} {main[f'auc@{limit}']['value']:.2%}"
+        f"FR@{limit} {values['FR']:.2%}  AUC@{limit} {main[f'auc@{limit}']['value']:.2%}  layers: {layers}  "
+        f"offset: x {offset['x']:+.2%}, y {offset['y']:+.2%}"
     )
 
 

@@ -17,8 +17,12 @@ LEAST = {  # of the fields that are whole numbers
     "decoder_intermediate_size": 1,
     "encoder_layers": 0,
     "decoder_layers": 1,
+    "num_feature_levels": 1,
+    "pyramid_attention_levels": 1,
+    "sampling_size": 1,
     "num_neighbors": 0,
 }
+CHOICES = {"cross_attention": ("sampled", "dense"), "structure_distance": ("squared", "euclidean")}
 
 
 class MTLDConfig(PushToHub, PreTrainedConfig):
@@ -44,6 +48,14 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
         decoder_intermediate_size (`int`): the same over landmark queries, of which there are few.
         encoder_layers (`int`): layers of the Feature Fusion Encoder.
         decoder_layers (`int`): layers of the Landmark Decoder, each with a head of its own.
+        num_feature_levels (`int`): feature maps that the transformer reads, the coarsest first: 3 are s5, s4 and s3.
+        pyramid_attention_levels (`int`): levels of Feature Pyramid Attention that attend, the coarsest first. The
+            others take the product of Eq. 1 alone; 3 is the paper's.
+        cross_attention (`str`): how the decoder reads the feature maps: `"sampled"`, one map a layer, around the last
+            estimate, or `"dense"`, over all tokens, as in the paper.
+        sampling_size (`int`): sampled attention reads this number squared of places a landmark.
+        use_pooled_estimate (`bool`): the decoder starts from Base's estimate, which has a loss of its own; otherwise
+            from the mean face. Base needs it.
         use_multiscale_transformer (`bool`): Feature Pyramid Attention, Feature Fusion Encoder and Landmark Decoder.
         use_heatmap_loss (`bool`): the heatmap branch and Eq. 2.
         use_structure_loss (`bool`): Eq. 4.
@@ -52,6 +64,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
         heatmap_size (`int`, *optional*): side of the heatmaps; a quarter of `image_size` where not given.
         heatmap_sigma (`float`): standard deviation of the Gaussians, in pixels of the heatmap.
         coordinate_loss_weight, heatmap_loss_weight, structure_loss_weight (`float`): the lambdas of Eq. 5.
+        initial_loss_weight (`float`): of the coordinate loss of the estimate that the decoder starts from.
         scale_loss_weight (`float`): of the scale head's likelihood. It shares no parameter with the others, and Adam
             does not mind its size; it is small so that clipping by the norm of all gradients is not up to it.
         num_neighbors (`int`): landmarks compared with each landmark in Eq. 4 (Table 5).
@@ -68,11 +81,13 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
     keys_to_ignore_at_inference = [
         "loss_dict",
         "intermediate_landmarks",
+        "initial_landmarks",
         "scales",
         "scores",
         "heatmaps",
         "hidden_states",
         "attentions",
+        "sampling_locations",
     ]
 
     backbone: str = "resnet18"
@@ -88,6 +103,11 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
     decoder_intermediate_size: int = 256
     encoder_layers: int = 1
     decoder_layers: int = 2
+    num_feature_levels: int = 3
+    pyramid_attention_levels: int = 2
+    cross_attention: str = "sampled"
+    sampling_size: int = 3
+    use_pooled_estimate: bool = True
     use_multiscale_transformer: bool = True
     use_heatmap_loss: bool = True
     use_structure_loss: bool = True
@@ -95,7 +115,8 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
     heatmap_size: int | None = None
     heatmap_sigma: float = 1.5
     coordinate_loss_weight: float = 1.0
-    heatmap_loss_weight: float = 10.0
+    initial_loss_weight: float = 1.0
+    heatmap_loss_weight: float = 0.25
     structure_loss_weight: float = 5.0
     scale_loss_weight: float = 0.01
     num_neighbors: int = 5
@@ -153,13 +174,15 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
                 raise ValueError(f"{name} must be a whole number of at least {least}, but got {value!r}")
         for name in (
             "heatmap_sigma",
-            *(f"{loss}_loss_weight" for loss in ("coordinate", "heatmap", "structure", "scale")),
+            *(f"{loss}_loss_weight" for loss in ("coordinate", "initial", "heatmap", "structure", "scale")),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} must be a finite number of at least 0, but got {value!r}")
         if self.heatmap_sigma == 0:
             raise ValueError("heatmap_sigma must be positive, but got 0")
+        if self.num_feature_levels > len(STRIDES):
+            raise ValueError(f"num_feature_levels must be at most {len(STRIDES)}, but got {self.num_feature_levels}")
         if self.image_size % STRIDES[-1]:
             raise ValueError(f"image_size must be a multiple of {STRIDES[-1]}, but got {self.image_size}")
         if self.hidden_size % 4 or self.hidden_size % self.num_attention_heads:
@@ -169,13 +192,14 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
             )
 
     def _check_switches(self):
-        for name in ("use_multiscale_transformer", "use_heatmap_loss", "use_structure_loss", "use_scale_head"):
+        for name in (name for name in MTLDConfig.__annotations__ if name.startswith("use_")):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, but got {getattr(self, name)!r}")
-        if self.structure_distance not in ("squared", "euclidean"):
-            raise ValueError(
-                f"structure_distance must be 'squared' or 'euclidean', but got {self.structure_distance!r}"
-            )
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be {choices[0]!r} or {choices[1]!r}, but got {getattr(self, name)!r}")
+        if not (self.use_multiscale_transformer or self.use_pooled_estimate):
+            raise ValueError("use_pooled_estimate must be true without the multi-scale transformer, but got False")
         size, cells = self.heatmap_size, self.image_size // STRIDES[0]
         if size is not None and (not isinstance(size, int) or size < cells or size % cells):
             raise ValueError(f"heatmap_size must be a multiple of image_size / 8 ({cells}), but got {size!r}")

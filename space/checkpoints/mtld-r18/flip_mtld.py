@@ -39,7 +39,7 @@ def predict_with_flip(model, pixel_values: torch.Tensor, flip_pairs: Sequence[Se
 
     Returns:
         An `MTLDOutput` with `landmarks` (batch, K, 2) and `intermediate_landmarks` (batch, layers, K, 2), fractions of
-        the crop, and, where the model gives them, `scales` and `scores` (batch, K).
+        the crop, and, where the model gives them, `initial_landmarks` (batch, K, 2), `scales` and `scores` (batch, K).
 
     Raises:
         ValueError: if `flip_pairs` is None, or does not hold pairs of the model's landmarks, each in one.
@@ -47,7 +47,7 @@ def predict_with_flip(model, pixel_values: torch.Tensor, flip_pairs: Sequence[Se
     outputs = model(pixel_values=torch.cat([pixel_values, pixel_values.flip(-1)]))
     order = flip_order(flip_pairs, outputs.landmarks.shape[-2])
     means = {}
-    for name in ("landmarks", "intermediate_landmarks", "scales", "scores"):
+    for name in ("landmarks", "initial_landmarks", "intermediate_landmarks", "scales", "scores"):
         values = getattr(outputs, name, None)
         if values is not None:
             straight, mirrored = values.chunk(2)
