@@ -30,7 +30,7 @@ def count_items(labels: torch.Tensor, num_neighbors: int) -> LossCounts:
 def coordinate_loss(
     predictions: torch.Tensor, labels: torch.Tensor, count: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Eq. 3: L1 distance |dx| + |dy|, mean over annotated landmarks and decoder layers; a fraction of the crop.
+    """Eq. 3: L1 distance |dx| + |dy|, mean over annotated landmarks, sum over decoder layers; a fraction of the crop.
 
     Args:
         predictions: (batch, layers, K, 2), fractions of the crop.
@@ -44,9 +44,10 @@ def coordinate_loss(
 def heatmap_loss(
     heatmaps: torch.Tensor, labels: torch.Tensor, sigma: float, count: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Eq. 2: squared L2 distance to Gaussian heatmaps, as a mean over pixels and annotated landmarks.
+    """Eq. 2: squared L2 distance to Gaussian heatmaps over that of an empty heatmap, mean over annotated landmarks.
 
-    The mean instead of the printed sum keeps the weight independent of the heatmap's size and of K.
+    An empty heatmap's is the integral of the squared Gaussian, pi sigma^2. So the loss of empty heatmaps is 1, and its
+    weight depends neither on the heatmap's size nor on sigma or K.
 
     Args:
         heatmaps: (batch, K, H, W).
@@ -78,8 +79,8 @@ def structure_loss(
     """Eq. 4: distances from each landmark to its nearest ones should be those of the ground truth.
 
     Printed, Eq. 4 sums signed differences and so has no minimum; here it is their absolute value. It is a mean over
-    landmarks, neighbours and layers, so that its weight depends neither on K nor on `num_neighbors`. Neighbours are
-    the nearest annotated landmarks of that very face.
+    landmarks and neighbours, so that its weight depends neither on K nor on `num_neighbors`, and a sum over layers.
+    Neighbours are the nearest annotated landmarks of that very face.
 
     Args:
         predictions: (batch, layers, K, 2), fractions of the crop.
@@ -145,12 +146,13 @@ def mtld_loss(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Eq. 5: the weighted sum of the losses that the configuration switches on, and each of them before its weight.
 
-    Where there are `scales`, `scale_loss` is among them. `counts` are those of the whole batch, if these are a part of
-    it; the results are then this part's share of the mean.
+    Base's estimate, which the decoder starts from (`initial_landmarks`, (batch, K, 2)), has a coordinate loss of its
+    own under `use_pooled_estimate`. Where there are `scales`, `scale_loss` is among them. `counts` are those of the
+    whole batch, if these are a part of it; the results are then this part's share of the mean.
 
     Returns:
-        The total, a scalar, and `{"coordinate": ..., "heatmap": ..., "structure": ..., "scale": ...}` without
-        gradient.
+        The total, a scalar, and `{"coordinate": ..., "initial": ..., "heatmap": ..., "structure": ..., "scale": ...}`
+        without gradient.
     """
     landmarks, pairs = counts or (None, None)
     losses = {"coordinate": coordinate_loss(intermediate_landmarks, labels, landmarks)}

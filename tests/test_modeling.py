@@ -116,8 +116,8 @@ def test_small_batches_work(model, batch):
 def test_hidden_states_and_attentions_on_request(model):
     outputs = model(PIXELS, output_hidden_states=True, output_attentions=True, output_sampling_locations=True)
     assert [states.shape for states in outputs.hidden_states] == [(2, 5, 16)] * 2
-    assert [weights.shape for weights in outputs.attentions] == [(2, 1, 5, 9)] * 2
-    assert [places.shape for places in outputs.sampling_locations] == [(2, 5, 9, 2)] * 2
+    assert [weights.shape for weights in outputs.attentions] == [(2, 1, 5, 27)] * 2
+    assert [places.shape for places in outputs.sampling_locations] == [(2, 5, 27, 2)] * 2
     for weights in outputs.attentions:
         assert torch.allclose(weights.sum(dim=-1), torch.ones(2, 1, 5))
     assert torch.equal(outputs.landmarks, model(PIXELS).landmarks)
@@ -141,16 +141,16 @@ def test_a_new_layer_samples_the_cells_around_the_landmark():
     model = new_model()
     model.set_mean_face(torch.full((5, 2), 0.5))
     outputs = model(PIXELS, output_attentions=True, output_sampling_locations=True)
-    for places, cells in zip(outputs.sampling_locations, (4, 8)):  # of s4, then of s3
-        expected = [[0.5 + x / cells, 0.5 + y / cells] for y in (-1, 0, 1) for x in (-1, 0, 1)]
-        assert torch.allclose(places, torch.tensor(expected).expand_as(places))
-    assert all(torch.allclose(weights, torch.tensor(1 / 9)) for weights in outputs.attentions)
+    grids = [[0.5 + x / size, 0.5 + y / size] for size in (2, 4, 8) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    for places, weights in zip(outputs.sampling_locations, outputs.attentions):
+        assert torch.allclose(places, torch.tensor(grids).expand_as(places))
+        assert torch.allclose(weights, torch.tensor(1 / 27))
 
 
 @pytest.mark.parametrize("height, width", [(4, 4), (3, 6)])
 def test_samples_are_read_where_the_landmark_is(height, width):
     """A map of the coordinates of its cells, read at a place within, gives that place."""
-    layer = MTLDSampledAttention(MTLDConfig(**TINY | {"hidden_size": 4, "sampling_size": 1}))
+    layer = MTLDSampledAttention(MTLDConfig(**TINY | {"hidden_size": 4, "sampling_size": 1, "num_feature_levels": 1}))
     with torch.no_grad():
         layer.out_proj.weight.copy_(torch.eye(4))
         for weights in (layer.sampling.weight, layer.sampling.bias, layer.out_proj.bias):
@@ -158,23 +158,17 @@ def test_samples_are_read_where_the_landmark_is(height, width):
     y, x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
     tokens = torch.stack([x, y, x, y], dim=-1).flatten(0, 1)[None]
     landmarks = torch.tensor([[[0.3, 0.45], [0.6, 0.7]]])
-    read, weights, places = layer(torch.zeros(1, 2, 4), landmarks, tokens, (height, width))
+    read, weights, places = layer(torch.zeros(1, 2, 4), landmarks, tokens, [(height, width)])
     assert torch.allclose(read, landmarks.repeat(1, 1, 2), atol=1e-6)
     assert torch.equal(weights, torch.ones(1, 1, 2, 1)) and torch.equal(places, landmarks[:, :, None])
 
 
-@pytest.mark.parametrize(
-    "layers, levels, seen", [(1, 3, [2]), (2, 3, [1, 2]), (3, 3, [0, 1, 2]), (4, 3, [0, 0, 1, 2]), (2, 2, [0, 1])]
-)
-def test_layers_go_from_coarse_to_fine_maps(layers, levels, seen):
-    """Each layer depends on the map that it samples; `seen` counts s5, s4 and s3 from 0."""
-    model = new_model(decoder_layers=layers, num_feature_levels=levels)
-    tokens = [torch.full((1, size * size, 16), float(number)) for number, size in enumerate((2, 4, 8)[:levels])]
-    read = []
-    for layer in model.decoder.layers:
-        layer.cross_attention.register_forward_pre_hook(lambda _, args: read.append(int(args[2].mean())))
-    model.decoder(torch.full((1, 5, 2), 0.5), tokens, [(size, size) for size in (2, 4, 8)[:levels]])
-    assert read == seen
+@pytest.mark.parametrize("levels, cells", [(1, 4), (2, 4 + 16), (3, 4 + 16 + 64)])
+def test_fewer_feature_levels_are_the_coarsest(levels, cells):
+    sampled = new_model(num_feature_levels=levels)(PIXELS, output_attentions=True)
+    assert [weights.shape[-1] for weights in sampled.attentions] == [9 * levels] * 2
+    dense = new_model(num_feature_levels=levels, cross_attention="dense")(PIXELS, output_attentions=True)
+    assert [weights.shape[-1] for weights in dense.attentions] == [min(cells, 4 + 16), cells]
 
 
 def test_the_decoder_starts_from_the_estimate_of_base():

@@ -14,6 +14,8 @@ W300, WFLW, AFLW, AFLW21 = (BENCHMARKS[name] for name in ("300w", "wflw", "aflw"
 OF_LANDMARKS = {
     "decoder.queries",
     "decoder.mean_face",
+    "decoder.out.weight",
+    "decoder.out.bias",
     "heatmap_branch.out.weight",
     "heatmap_branch.out.bias",
     "scale_head.landmark_embedding",
@@ -94,7 +96,7 @@ def test_other_landmarks_get_new_weights_and_the_rest_stays(tmp_path):
     before, after = source.state_dict(), model.state_dict()
     assert kept(before, after, [name for name in before if not name.startswith("heatmap") and name not in remade])
     assert torch.equal(after["decoder.mean_face"], torch.full((68, 2), 0.5))
-    assert 0.05 < after["decoder.queries"].std() < 0.15
+    assert 0.5 < after["decoder.queries"].std() < 1.5
     assert model(torch.zeros(2, 3, 64, 64), labels=torch.rand(2, 68, 2)).loss.isfinite()
 
 

@@ -44,9 +44,9 @@ class MTLDModelTester:
     batch_size = 3
     image_size = 64
     num_landmarks = seq_length = 5
-    key_length = 2 * 2 + 4 * 4  # the tokens that the first layer sees
+    key_length = 3 * 9  # samples
     hidden_size = 16
-    num_attention_heads = 2
+    num_attention_heads = 1  # of sampled attention, whatever the configuration
     num_hidden_layers = expected_num_hidden_layers = 2  # hidden states are those after each layer
 
     def __init__(self, backbone: str = "test_efficientnet", use_heatmap_loss: bool = True):
@@ -59,7 +59,7 @@ class MTLDModelTester:
             image_size=self.image_size,
             num_landmarks=self.num_landmarks,
             hidden_size=self.hidden_size,
-            num_attention_heads=self.num_attention_heads,
+            num_attention_heads=2,
             intermediate_size=32,
             decoder_intermediate_size=32,
             decoder_layers=self.num_hidden_layers,
@@ -181,7 +181,7 @@ class MTLDModelTest(ModelTesterMixin, unittest.TestCase):
                 folder, num_landmarks=7, ignore_mismatched_sizes=True, output_loading_info=True
             )
         assert loaded(**inputs).landmarks.shape == (3, 7, 2)
-        assert (loaded.decoder.mean_face == 0.5).all() and 0.05 < loaded.decoder.queries.std() < 0.2
+        assert (loaded.decoder.mean_face == 0.5).all() and 0.5 < loaded.decoder.queries.std() < 2
         mismatched, weights = {key[0] for key in info["mismatched_keys"]}, model.state_dict()
         assert {"decoder.queries", "decoder.mean_face"} <= mismatched
         for name, value in loaded.state_dict().items():
@@ -198,7 +198,7 @@ class MTLDModelTest(ModelTesterMixin, unittest.TestCase):
             checkpointed.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
             calls = count_calls(checkpointed)
             found = gradients(checkpointed, inputs)
-            assert len(calls) == 3 + 1 + 2 and set(calls.values()) == {2}, calls
+            assert len(calls) == 2 + 1 + 2 and set(calls.values()) == {2}, calls
             for name, gradient in expected.items():
                 torch.testing.assert_close(found[name], gradient, msg=name)
 

@@ -226,6 +226,9 @@ class MTLDEncoderLayer(GradientCheckpointingLayer):
         return self.feed_forward(self.attention_norm(tokens + mixed))
 
 
+COARSE_LEVELS = 2  # s5 and s4, which the Feature Fusion Encoder mixes
+
+
 class MTLDMultiscaleEncoder(nn.Module):
     """Feature Pyramid Attention on s5, s4 and s3, then the Feature Fusion Encoder: feature maps in, tokens out.
 
@@ -243,9 +246,9 @@ class MTLDMultiscaleEncoder(nn.Module):
         self.level_embedding = nn.Parameter(torch.zeros(len(self.levels), config.hidden_size))
         self.encoder = nn.ModuleList(MTLDEncoderLayer(config) for _ in range(config.encoder_layers))
 
-    def forward(self, feature_maps) -> list[torch.Tensor]:
-        """feature_maps: s3, s4, s5, each (batch, channels, H, W). Returns tokens (batch, H * W, hidden) of s5, s4 and
-        s3."""
+    def forward(self, feature_maps) -> torch.Tensor:
+        """feature_maps: s3, s4, s5, each (batch, channels, H, W). Returns the memory M, tokens of s5, s4, s3 one after
+        the other, row by row: (batch, cells of all levels, hidden)."""
         tokens, previous, previous_positions, previous_shape = [], None, None, None
         for number, (level, feature_map) in enumerate(zip(self.levels, feature_maps[::-1])):
             shape = feature_map.shape[-2:]
@@ -257,10 +260,10 @@ class MTLDMultiscaleEncoder(nn.Module):
                 previous = level(feature_map, previous, positions, keys)
             previous_positions, previous_shape = positions, shape
             tokens.append(previous + positions + self.level_embedding[number])
-        coarse = torch.cat(tokens[:2], dim=1)
+        coarse = torch.cat(tokens[:COARSE_LEVELS], dim=1)
         for layer in self.encoder:
             coarse = layer(coarse)
-        return [*coarse.split([level.shape[1] for level in tokens[:2]], dim=1), *tokens[2:]]
+        return torch.cat([coarse, *tokens[COARSE_LEVELS:]], dim=1)
 
 
 def starts_at_zero(layer: nn.Module) -> nn.Module:
@@ -292,55 +295,61 @@ class MTLDLandmarkHead(nn.Module):
 class MTLDSamplingProjection(nn.Linear):
     """Queries (..., hidden) to x of each sample, then y, in cells from the landmark, then logits: (..., 3 * samples).
 
-    New, it gives a grid of `size` x `size` cells around the landmark and even weights, whatever the query.
+    New, it gives a grid of `size` x `size` cells of each map around the landmark and even weights, whatever the query.
     """
 
-    def __init__(self, hidden_size: int, size: int):
-        super().__init__(hidden_size, 3 * size**2)
-        self.size = size
+    def __init__(self, hidden_size: int, maps: int, size: int):
+        super().__init__(hidden_size, 3 * maps * size**2)
+        self.maps, self.size = maps, size
 
     def grid(self) -> torch.Tensor:
         """The bias of a new one."""
         steps = torch.arange(self.size, dtype=torch.float32) - (self.size - 1) / 2
-        x, y = torch.meshgrid(steps, steps, indexing="xy")
-        return torch.cat([x.flatten(), y.flatten(), torch.zeros(self.size**2)])
+        x, y = (axis.flatten().repeat(self.maps) for axis in torch.meshgrid(steps, steps, indexing="xy"))
+        return torch.cat([x, y, torch.zeros_like(x)])
 
 
 class MTLDSampledAttention(nn.Module):
-    """Cross-attention of each landmark to samples of one feature map around where it was put last.
+    """Cross-attention of each landmark to samples of a few feature maps around where it was put last.
 
-    The map is read at `sampling_size` x `sampling_size` places, which start as a grid of cells with the landmark in
-    the middle; the query moves them, and weighs them by a softmax, as in deformable attention. Unlike there, each
-    place has a value projection of its own, as in a convolution: a weighted mean would not tell where it saw what.
+    Each map is read at `sampling_size` x `sampling_size` places, which start as a grid of its cells with the landmark
+    in the middle; the query moves them, and weighs all of them by a softmax, as in deformable attention. Unlike there,
+    each place has its own value projection, as in a convolution: a weighted mean would not tell where it saw what.
     """
 
     def __init__(self, config: MTLDConfig):
         super().__init__()
-        self.sampling = MTLDSamplingProjection(config.hidden_size, config.sampling_size)
-        self.out_proj = nn.Linear(config.sampling_size**2 * config.hidden_size, config.hidden_size)
+        self.sampling = MTLDSamplingProjection(config.hidden_size, config.num_feature_levels, config.sampling_size)
+        samples = config.num_feature_levels * config.sampling_size**2
+        self.out_proj = nn.Linear(samples * config.hidden_size, config.hidden_size)
 
-    def forward(self, queries, landmarks, tokens, shape):
+    def forward(self, queries, landmarks, memory, shapes):
         """
         Args:
             queries: (batch, K, hidden).
             landmarks: (batch, K, 2) float32, fractions of the crop.
-            tokens: (batch, H * W, hidden).
-            shape: (H, W).
+            memory: (batch, cells of all maps, hidden), one map after the other, row by row.
+            shapes: (H, W) of each map.
 
         Returns:
             What was read, (batch, K, hidden), the weights (batch, 1, K, samples), whose sum is 1, and the places
-            (batch, K, samples, 2) float32, fractions of the crop.
+            (batch, K, samples, 2) float32, fractions of the crop. The samples of the coarser map come first.
         """
         with maybe_autocast(queries.device.type, enabled=False):
             x, y, logits = self.sampling(queries.to(self.sampling.weight.dtype)).float().chunk(3, dim=-1)
-            cell = 1 / torch.tensor(shape[::-1], device=x.device)
-            places = landmarks.unsqueeze(2) + torch.stack([x, y], dim=-1) * cell
             weights = logits.softmax(dim=-1).unsqueeze(1)
-            feature_map = tokens.float().transpose(1, 2).unflatten(-1, shape)
-            # grid_sample has -1 and 1 at the outer edges of the crop, where fractions have 0 and 1.
-            values = F.grid_sample(feature_map, 2 * places - 1, padding_mode="border", align_corners=False)
-            values = values * (weights * weights.shape[-1])  # by 1 where they are even
-        return self.out_proj(values.permute(0, 2, 3, 1).flatten(2).to(queries.dtype)), weights, places
+            places, values = [], []
+            offsets = torch.stack([x, y], dim=-1).chunk(len(shapes), dim=2)
+            levels = memory.float().split([height * width for height, width in shapes], dim=1)
+            for cells, level, shape in zip(offsets, levels, shapes):
+                places.append(landmarks.unsqueeze(2) + cells / torch.tensor(shape[::-1], device=cells.device))
+                feature_map = level.transpose(1, 2).unflatten(-1, shape)
+                # grid_sample has -1 and 1 at the outer edges of the crop, where fractions have 0 and 1.
+                grid = 2 * places[-1] - 1
+                values.append(F.grid_sample(feature_map, grid, padding_mode="border", align_corners=False))
+            values = torch.cat(values, dim=-1) * (weights * weights.shape[-1])  # by 1 where they are even
+        read = self.out_proj(values.permute(0, 2, 3, 1).flatten(2).to(queries.dtype))
+        return read, weights, torch.cat(places, dim=2)
 
 
 class MTLDDecoderLayer(GradientCheckpointingLayer):
@@ -360,25 +369,25 @@ class MTLDDecoderLayer(GradientCheckpointingLayer):
         self.feed_forward = MTLDFeedForward(config.hidden_size, config.decoder_intermediate_size)
         self.head = MTLDLandmarkHead(config.hidden_size)
 
-    def forward(self, queries, landmarks, tokens, shape=None, output_attentions: bool = False):
+    def forward(self, queries, landmarks, memory, shapes, output_attentions: bool = False):
         """
         Args:
             queries: (batch, K, hidden).
             landmarks: (batch, K, 2) float32, where the layer before put them, fractions of the crop.
-            tokens: of the feature map that this layer samples, (batch, H * W, hidden), or of all that it attends to.
-            shape: (H, W) of the map that is sampled.
+            memory: of the encoder, (batch, cells, hidden).
+            shapes: (H, W) of each feature map in it.
 
         Returns:
             The refined queries and landmarks.
         """
         positions = position_embedding(landmarks, queries.shape[-1]).to(queries.dtype)
         if self.sampled:
-            read, *_ = self.cross_attention(queries + positions, landmarks, tokens, shape)
+            read, *_ = self.cross_attention(queries + positions, landmarks, memory, shapes)
             queries = self.cross_attention_norm(queries + read)
             queries = self._meet(queries, positions)
         else:
             queries = self._meet(queries, positions)
-            read, _ = self.cross_attention(queries + positions, tokens, tokens, output_attentions)
+            read, _ = self.cross_attention(queries + positions, memory, memory, output_attentions)
             queries = self.cross_attention_norm(queries + read)
         queries = self.feed_forward(queries)
         return queries, landmarks + self.head(queries)
@@ -413,37 +422,33 @@ class MTLDLandmarkDecoder(MTLDBaseHead):
     """Landmark queries to coordinates, coarse to fine: from Base's estimate, each layer moves the landmarks of the one
     before.
 
-    With sampled attention, each layer reads one map: the last s3, the one before it s4, those before it s5. With dense
-    attention, the first layer sees the tokens of s5 and s4, the others all.
+    Each layer sees s5, s4 and s3, but the first layer with dense attention: it sees s5 and s4.
     """
 
     def __init__(self, config: MTLDConfig, channels: list[int]):
         super().__init__(config, channels)
-        self.sampled = config.cross_attention == "sampled"
+        self.dense = config.cross_attention == "dense"
         self.queries = nn.Parameter(torch.zeros(config.num_landmarks, config.hidden_size))
         self.layers = nn.ModuleList(MTLDDecoderLayer(config) for _ in range(config.decoder_layers))
 
-    def forward(self, landmarks, tokens, shapes, output_attentions: bool = False):
+    def forward(self, landmarks, memory, shapes, output_attentions: bool = False):
         """
         Args:
             landmarks: (batch, K, 2) float32, the first estimate, fractions of the crop.
-            tokens: of s5, s4, s3, each (batch, H * W, hidden).
-            shapes: their (H, W).
+            memory: of the encoder, (batch, cells, hidden).
+            shapes: (H, W) of each feature map in it.
 
         Returns:
             (batch, layers, K, 2) float32.
         """
-        queries = self.queries.to(tokens[0].dtype).expand(tokens[0].shape[0], -1, -1)
+        queries = self.queries.to(memory.dtype).expand(memory.shape[0], -1, -1)
+        coarse = sum(height * width for height, width in shapes[:COARSE_LEVELS])
         estimates = []
         for number, layer in enumerate(self.layers):
             # Each head learns to mend what it is given; it does not teach the one before.
             landmarks = landmarks.detach()
-            if self.sampled:
-                level = max(0, len(tokens) - len(self.layers) + number)
-                queries, landmarks = layer(queries, landmarks, tokens[level], shapes[level])
-            else:
-                seen = torch.cat(tokens[:2] if number == 0 else tokens, dim=1)
-                queries, landmarks = layer(queries, landmarks, seen, output_attentions=output_attentions)
+            seen = memory[:, :coarse] if self.dense and number == 0 else memory
+            queries, landmarks = layer(queries, landmarks, seen, shapes, output_attentions)
             estimates.append(landmarks)
         return torch.stack(estimates, dim=1)
 
@@ -513,7 +518,9 @@ class MTLDPreTrainedModel(PushToHub, PreTrainedModel):
         elif isinstance(module, MTLDMultiscaleEncoder):
             init.normal_(module.level_embedding, std=0.02)
         elif isinstance(module, MTLDLandmarkDecoder):
-            init.normal_(module.queries, std=0.1)  # small beside what they collect from the image
+            # As large as what a landmark reads from the image: else the heads, which all landmarks share, learn late
+            # which landmark they are asked for.
+            init.normal_(module.queries, std=1.0)
             init.constant_(module.mean_face, 0.5)
         elif isinstance(module, MTLDBaseHead):
             init.constant_(module.mean_face, 0.5)
@@ -575,15 +582,13 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
                 not those of a backbone made for one size.
         """
         self._check_inputs(pixel_values, labels)
-        # Convolutions are faster with the channels last, and tokens are then rows of memory.
-        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         feature_maps = self.backbone(pixel_values, output_hidden_states=False, output_attentions=False).feature_maps
         if self.channels_last:
             feature_maps = [feature_map.permute(0, 3, 1, 2) for feature_map in feature_maps]
         initial = self.decoder.estimate(feature_maps[-1])
         if self.config.use_multiscale_transformer:
             output_attentions = bool(kwargs.get("output_attentions", self.config.output_attentions))
-            shapes = [feature_map.shape[-2:] for feature_map in feature_maps[::-1]]
+            shapes = [level.shape[-2:] for level in feature_maps[::-1][: self.config.num_feature_levels]]
             landmarks = self.decoder(initial, self.encoder(feature_maps), shapes, output_attentions)
         else:
             landmarks, initial = initial.unsqueeze(1), None
