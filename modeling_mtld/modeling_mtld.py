@@ -353,10 +353,10 @@ class MTLDSampledAttention(nn.Module):
 
 
 class MTLDDecoderLayer(GradientCheckpointingLayer):
-    """One layer of the Landmark Decoder (Fig. 2b): queries meet each other and the image, then their head.
+    """One layer of the Landmark Decoder (Fig. 2b): queries exchange what they know and read the image.
 
-    With dense attention they meet each other first, as in the paper. With sampled attention they see the image first,
-    so that they have something of it to tell each other.
+    With dense attention they exchange first, as in the paper. With sampled attention they read first, so that they
+    have something to exchange.
     """
 
     def __init__(self, config: MTLDConfig):
@@ -384,15 +384,15 @@ class MTLDDecoderLayer(GradientCheckpointingLayer):
         if self.sampled:
             read, *_ = self.cross_attention(queries + positions, landmarks, memory, shapes)
             queries = self.cross_attention_norm(queries + read)
-            queries = self._meet(queries, positions)
+            queries = self._exchange(queries, positions)
         else:
-            queries = self._meet(queries, positions)
+            queries = self._exchange(queries, positions)
             read, _ = self.cross_attention(queries + positions, memory, memory, output_attentions)
             queries = self.cross_attention_norm(queries + read)
         queries = self.feed_forward(queries)
         return queries, landmarks + self.head(queries)
 
-    def _meet(self, queries, positions):
+    def _exchange(self, queries, positions):
         placed = queries + positions
         mixed, _ = self.self_attention(placed, placed, queries)
         return self.self_attention_norm(queries + mixed)

@@ -104,6 +104,16 @@ def test_the_last_checkpoints_are_kept(whole, dolls, tmp_path):
     assert checkpoint_names(tmp_path / "out") == ["epoch_0001", "epoch_0002", "epoch_0003"]
 
 
+@pytest.mark.parametrize("save_epochs, names", [(0, ["epoch_0005"]), (2, ["epoch_0002", "epoch_0004", "epoch_0005"])])
+def test_epochs_shorter_than_the_interval_leave_no_checkpoint_but_the_last(dolls, tmp_path, save_epochs, names):
+    log, options = (
+        tmp_path / "log",
+        {"epochs": 5, "save_minutes": 60, "save_epochs": save_epochs, "save_total_limit": 9},
+    )
+    finish([start(arguments(dolls, tmp_path / "out", **options), log)], log)
+    assert checkpoint_names(tmp_path / "out") == names
+
+
 @pytest.mark.parametrize("number, status, workers", [(signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 0)])
 def test_a_signal_saves_and_ends_cleanly(dolls, whole, tmp_path, number, status, workers):
     """To the whole process group, as a terminal or a cluster sends it: the loaders' workers get it too."""
