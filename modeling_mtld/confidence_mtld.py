@@ -52,8 +52,9 @@ class MTLDScaleHead(nn.Module):
             return usual_error / 2 * ratios, scores, usual_error
 
     def _predict_ratios(self, feature_maps, landmarks):
-        # grid_sample has -1 and 1 at the outer edges of the crop, where fractions have 0 and 1.
-        places = (2 * landmarks - 1).unsqueeze(2)
+        # grid_sample has -1 and 1 at the outer edges of the crop, where fractions have 0 and 1. With NaN it reads
+        # outside of its memory.
+        places = (2 * landmarks - 1).nan_to_num().unsqueeze(2)
         seen = [
             F.grid_sample(level.detach().float(), places, padding_mode="border", align_corners=False).squeeze(-1)
             for level in feature_maps[:LEVELS]

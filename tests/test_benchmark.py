@@ -39,7 +39,7 @@ def test_costs_are_those_of_the_released_network():
     assert costs["parameters"] == released
     doubled = count_costs(MTLDConfig(backbone="test_resnet", image_size=128))
     assert doubled["parameters"] == released
-    assert 2 < doubled["multiply_adds"] / costs["multiply_adds"] < 5
+    assert 1.5 < doubled["multiply_adds"] / costs["multiply_adds"] < 5  # the decoder's do not grow
 
 
 def test_a_processor_that_does_not_tell_its_name_has_one_all_the_same(tmp_path, monkeypatch):

@@ -187,6 +187,16 @@ def test_dense_attention_can_start_from_the_mean_face():
     assert "initial" not in outputs.loss_dict  # it does not depend on the image
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("fields", [{}, {"use_multiscale_transformer": False}], ids=["sampled", "base"])
+def test_pixels_that_are_no_numbers_give_landmarks_that_are_none(fields, value):
+    """And do not end the process: at such places, grid_sample reads outside of its memory."""
+    model = moved_model(**fields).train()
+    outputs = model(torch.full((4, 3, 64, 64), value), random_labels(4))
+    outputs.loss.backward()
+    assert outputs.landmarks.isnan().all() and outputs.loss.isnan()
+
+
 # Compilers
 
 

@@ -344,8 +344,9 @@ class MTLDSampledAttention(nn.Module):
             for cells, level, shape in zip(offsets, levels, shapes):
                 places.append(landmarks.unsqueeze(2) + cells / torch.tensor(shape[::-1], device=cells.device))
                 feature_map = level.transpose(1, 2).unflatten(-1, shape)
-                # grid_sample has -1 and 1 at the outer edges of the crop, where fractions have 0 and 1.
-                grid = 2 * places[-1] - 1
+                # grid_sample has -1 and 1 at the outer edges of the crop, where fractions have 0 and 1. With NaN it
+                # reads outside of its memory.
+                grid = (2 * places[-1] - 1).nan_to_num()
                 values.append(F.grid_sample(feature_map, grid, padding_mode="border", align_corners=False))
             values = torch.cat(values, dim=-1) * (weights * weights.shape[-1])  # by 1 where they are even
         read = self.out_proj(values.permute(0, 2, 3, 1).flatten(2).to(queries.dtype))
