@@ -282,9 +282,9 @@ class MTLDLandmarkHead(nn.Module):
 
     def __init__(self, hidden_size: int):
         super().__init__()
-        self.fc1 = nn.Linear(hidden_size, hidden_size)
-        self.fc2 = nn.Linear(hidden_size, hidden_size)
-        self.out = starts_at_zero(nn.Linear(hidden_size, 2))
+        self.fc1 = nn.Linear(hidden_size, hidden_size, dtype=torch.float32)
+        self.fc2 = nn.Linear(hidden_size, hidden_size, dtype=torch.float32)
+        self.out = starts_at_zero(nn.Linear(hidden_size, 2, dtype=torch.float32))
 
     def forward(self, queries):
         with maybe_autocast(queries.device.type, enabled=False):
@@ -299,7 +299,7 @@ class MTLDSamplingProjection(nn.Linear):
     """
 
     def __init__(self, hidden_size: int, maps: int, size: int):
-        super().__init__(hidden_size, 3 * maps * size**2)
+        super().__init__(hidden_size, 3 * maps * size**2, dtype=torch.float32)
         self.maps, self.size = maps, size
 
     def grid(self) -> torch.Tensor:
@@ -404,9 +404,9 @@ class MTLDBaseHead(nn.Module):
 
     def __init__(self, config: MTLDConfig, channels: list[int]):
         super().__init__()
-        self.mean_face = nn.Parameter(torch.full((config.num_landmarks, 2), 0.5))
+        self.mean_face = nn.Parameter(torch.full((config.num_landmarks, 2), 0.5, dtype=torch.float32))
         if config.use_pooled_estimate:
-            self.out = starts_at_zero(nn.Linear(channels[-1], config.num_landmarks * 2))
+            self.out = starts_at_zero(nn.Linear(channels[-1], config.num_landmarks * 2, dtype=torch.float32))
 
     def estimate(self, feature_map) -> torch.Tensor:
         """feature_map: s5, (batch, channels, H, W). Returns (batch, K, 2) float32, fractions of the crop."""

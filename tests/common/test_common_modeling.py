@@ -186,7 +186,7 @@ class MTLDModelTest(ModelTesterMixin, unittest.TestCase):
         assert {"decoder.queries", "decoder.mean_face"} <= mismatched
         for name, value in loaded.state_dict().items():
             if not name.startswith("heatmap_branch."):
-                assert torch.equal(value, weights[name]) if name not in mismatched else value.shape[0] == 7, name
+                assert torch.equal(value, weights[name]) if name not in mismatched else value.shape[0] % 7 == 0, name
 
     @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")  # 5.17 knows no other
     def test_every_layer_is_checkpointed_and_gradients_stay(self):

@@ -24,13 +24,14 @@ class MTLDScaleHead(nn.Module):
     def __init__(self, config, channels: list[int]):
         super().__init__()
         width, count = config.hidden_size, sum(channels[:LEVELS])
-        self.landmark_embedding = nn.Parameter(torch.zeros(config.num_landmarks, width))
+        float32 = {"dtype": torch.float32}  # whatever the network is loaded as
+        self.landmark_embedding = nn.Parameter(torch.zeros(config.num_landmarks, width, **float32))
         # Mean of |dx| + |dy| over the training faces, a fraction of the crop; a running mean, as batch norm's are.
-        self.register_buffer("usual_error", torch.full((config.num_landmarks,), USUAL_ERROR))
-        self.norm = nn.LayerNorm(count)
-        self.fc1 = nn.Linear(count, width)
-        self.fc2 = nn.Linear(width, width)
-        self.out = nn.Linear(width, 1)
+        self.register_buffer("usual_error", torch.full((config.num_landmarks,), USUAL_ERROR, **float32))
+        self.norm = nn.LayerNorm(count, **float32)
+        self.fc1 = nn.Linear(count, width, **float32)
+        self.fc2 = nn.Linear(width, width, **float32)
+        self.out = nn.Linear(width, 1, **float32)
 
     def forward(self, feature_maps, landmarks, labels=None):
         """
