@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_mtld.configuration_mtld import MTLDConfig
-from modeling_mtld.loss_mtld import mtld_loss
+from modeling_mtld.loss_mtld import count_items, mtld_loss
 from modeling_mtld.modeling_mtld import (
     MTLDForFacialLandmarkDetection,
     MTLDSampledAttention,
@@ -314,6 +314,25 @@ def test_is_within_the_budget_of_table_4(backbone, parameters, multiply_adds):
         model(torch.zeros(1, 3, 256, 256))
     assert 0.85 * parameters < count <= parameters
     assert 0.85 * multiply_adds < counter.get_total_flops() / 2 <= multiply_adds
+
+
+@pytest.mark.parametrize("fields", [{}, DENSE, BASE])
+def test_gradients_of_parts_add_up_to_those_of_the_batch(fields):
+    """Also where the parts have different numbers of annotated landmarks."""
+    model, pixels, labels = moved_model(**fields), random_pixels(4, 3, 64, 64), random_labels(4)
+    labels[0, 1:] = torch.nan
+    counts = count_items(labels, model.config.num_neighbors)
+
+    def gradients(*parts) -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        for part in parts:
+            model(pixels[part], labels[part], loss_counts=counts).loss.backward()
+        return {name: weights.grad for name, weights in model.named_parameters()}
+
+    whole, spread = gradients(slice(4)), gradients(slice(1), slice(1, 4))
+    scale = max(gradient.abs().max() for gradient in whole.values())
+    for name, gradient in whole.items():
+        torch.testing.assert_close(spread[name], gradient, rtol=1e-3, atol=1e-6 * scale.item(), msg=name)
 
 
 @pytest.mark.parametrize("fields", [{}, BASE])

@@ -444,13 +444,15 @@ class MTLDLandmarkDecoder(MTLDBaseHead):
         """
         queries = self.queries.to(memory.dtype).expand(memory.shape[0], -1, -1)
         coarse = sum(height * width for height, width in shapes[:COARSE_LEVELS])
+        # Each head learns to mend what it is given; it does not teach the one before. A mean face alone has no loss of
+        # its own: the first head teaches it.
+        landmarks = landmarks.detach() if hasattr(self, "out") else landmarks
         estimates = []
         for number, layer in enumerate(self.layers):
-            # Each head learns to mend what it is given; it does not teach the one before.
-            landmarks = landmarks.detach()
             seen = memory[:, :coarse] if self.dense and number == 0 else memory
             queries, landmarks = layer(queries, landmarks, seen, shapes, output_attentions)
             estimates.append(landmarks)
+            landmarks = landmarks.detach()
         return torch.stack(estimates, dim=1)
 
 
