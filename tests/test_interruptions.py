@@ -106,10 +106,8 @@ def test_the_last_checkpoints_are_kept(whole, dolls, tmp_path):
 
 @pytest.mark.parametrize("save_epochs, names", [(0, ["epoch_0005"]), (2, ["epoch_0002", "epoch_0004", "epoch_0005"])])
 def test_epochs_shorter_than_the_interval_leave_no_checkpoint_but_the_last(dolls, tmp_path, save_epochs, names):
-    log, options = (
-        tmp_path / "log",
-        {"epochs": 5, "save_minutes": 60, "save_epochs": save_epochs, "save_total_limit": 9},
-    )
+    log = tmp_path / "log"
+    options = {"epochs": 5, "save_minutes": 60, "save_epochs": save_epochs, "save_total_limit": 9}
     finish([start(arguments(dolls, tmp_path / "out", **options), log)], log)
     assert checkpoint_names(tmp_path / "out") == names
 
