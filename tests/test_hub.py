@@ -38,7 +38,7 @@ model = MTLDForFacialLandmarkDetection(config).eval()
 processor = MTLDImageProcessor(size={"height": 64, "width": 64})
 with torch.no_grad():
     for weights in model.parameters():
-        weights.add_(0.05 * torch.rand_like(weights))
+        weights.add_(0.03 * torch.randn_like(weights))
     inputs = processor(photo, boxes=[box], return_tensors="pt")
     keypoints = processor.post_process_landmark_detection(model(**inputs), inputs)[0][0]["keypoints"]
     torch.save({"landmarks": model(pixels).landmarks, "keypoints": keypoints}, "expected.pt")

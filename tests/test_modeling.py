@@ -45,7 +45,7 @@ def moved_model(**fields) -> MTLDForFacialLandmarkDetection:
     model = new_model(**fields)
     for weights in itertools.chain(model.parameters(), model.buffers()):
         if weights.is_floating_point():
-            weights.add_(0.05 * torch.rand_like(weights))
+            weights.add_(0.03 * torch.randn_like(weights))
     return model
 
 

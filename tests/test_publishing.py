@@ -28,7 +28,7 @@ def model():
     model = MTLDForFacialLandmarkDetection(MTLDConfig(**TINY)).eval()
     with torch.no_grad():
         for weights in model.parameters():
-            weights.add_(0.05 * torch.rand_like(weights))
+            weights.add_(0.03 * torch.randn_like(weights))
     return model
 
 

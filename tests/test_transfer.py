@@ -39,7 +39,7 @@ def network(benchmark, **fields):
     with torch.no_grad():
         for weights in [*model.parameters(), *model.buffers()]:
             if weights.is_floating_point():
-                weights.add_(0.05 * torch.rand_like(weights))
+                weights.add_(0.03 * torch.randn_like(weights))
     return model.eval()
 
 
