@@ -151,11 +151,11 @@ def test_loads_to_identical_outputs_in_another_process(steps, reloaded, backbone
 )
 def test_feature_maps_are_channels_first_whatever_timm_has(backbone, kwargs, channels_last):
     model = new_model(backbone, backbone_kwargs=kwargs)
-    assert (model.backbone(PIXELS).feature_maps[0].shape[1] == SIZE // 8) == channels_last
+    assert (model.backbone(PIXELS).feature_maps[0].shape[1] == SIZE // 4) == channels_last
     taken = []
     model.encoder.register_forward_pre_hook(lambda module, inputs: taken.extend(inputs[0]))
     model(PIXELS)
-    strides = zip(model.backbone.channels, backbone_mtld.STRIDES)
+    strides = zip(model.backbone.channels[1:], backbone_mtld.STRIDES[1:])
     cells = [(channels, SIZE // stride, SIZE // stride) for channels, stride in strides]
     assert [tuple(feature_map.shape[1:]) for feature_map in taken] == cells
 
@@ -222,7 +222,10 @@ def test_name_may_have_a_tag_or_be_an_old_one():
 @pytest.mark.parametrize(
     "backbone, found",
     [
-        ("vit_tiny_patch16_224", r"strides \(8, 16, 32\), as resnet18, .*'vit_tiny_patch16_224' with those at \[16\]"),
+        (
+            "vit_tiny_patch16_224",
+            r"strides \(4, 8, 16, 32\), as resnet18, .*'vit_tiny_patch16_224' with those at \[16\]",
+        ),
         ("inception_v3", r"'inception_v3' with \[\(29, 29\), \(14, 14\), \(6, 6\)\]"),  # no padding
         ("efficientformer_l1", r"images of 256 x 256, but got RuntimeError"),  # takes 224 x 224 alone
     ],

@@ -14,11 +14,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.loss_mtld import count_items, mtld_loss
 from modeling_mtld.modeling_mtld import (
+    MTLDFinePatch,
     MTLDForFacialLandmarkDetection,
+    MTLDLinearHead,
     MTLDSampledAttention,
     grid_embedding,
     position_embedding,
 )
+from modeling_mtld.sampling_mtld import lay_out_maps
 
 TINY = {
     "backbone": "test_efficientnet",
@@ -31,7 +34,9 @@ TINY = {
 }
 SWITCHES = ("use_multiscale_transformer", "use_heatmap_loss", "use_structure_loss")
 BASE = dict.fromkeys(SWITCHES, False)
-DENSE = {"cross_attention": "dense", "pyramid_attention_levels": 3, "use_pooled_estimate": False}  # before sampling
+# As the paper has it
+DENSE = {"cross_attention": "dense", "pyramid_attention_levels": 3, "encoder_layers": 1, "landmark_head": "shared"}
+DENSE |= {"use_pooled_estimate": False}
 
 
 def new_model(**fields) -> MTLDForFacialLandmarkDetection:
@@ -116,8 +121,8 @@ def test_small_batches_work(model, batch):
 def test_hidden_states_and_attentions_on_request(model):
     outputs = model(PIXELS, output_hidden_states=True, output_attentions=True, output_sampling_locations=True)
     assert [states.shape for states in outputs.hidden_states] == [(2, 5, 16)] * 2
-    assert [weights.shape for weights in outputs.attentions] == [(2, 1, 5, 27)] * 2
-    assert [places.shape for places in outputs.sampling_locations] == [(2, 5, 27, 2)] * 2
+    assert [weights.shape for weights in outputs.attentions] == [(2, 1, 5, 18), (2, 1, 5, 9)]
+    assert [places.shape for places in outputs.sampling_locations] == [(2, 5, 18, 2), (2, 5, 9, 2)]
     for weights in outputs.attentions:
         assert torch.allclose(weights.sum(dim=-1), torch.ones(2, 1, 5))
     assert torch.equal(outputs.landmarks, model(PIXELS).landmarks)
@@ -141,16 +146,16 @@ def test_a_new_layer_samples_the_cells_around_the_landmark():
     model = new_model()
     model.set_mean_face(torch.full((5, 2), 0.5))
     outputs = model(PIXELS, output_attentions=True, output_sampling_locations=True)
-    grids = [[0.5 + x / size, 0.5 + y / size] for size in (2, 4, 8) for y in (-1, 0, 1) for x in (-1, 0, 1)]
-    for places, weights in zip(outputs.sampling_locations, outputs.attentions):
+    s4, s3 = ([[0.5 + x / size, 0.5 + y / size] for y in (-1, 0, 1) for x in (-1, 0, 1)] for size in (4, 8))
+    for grids, places, weights in zip((s4 + s3, s3), outputs.sampling_locations, outputs.attentions, strict=True):
         assert torch.allclose(places, torch.tensor(grids).expand_as(places))
-        assert torch.allclose(weights, torch.tensor(1 / 27))
+        assert torch.allclose(weights, torch.tensor(1 / len(grids)))
 
 
 @pytest.mark.parametrize("height, width", [(4, 4), (3, 6)])
 def test_samples_are_read_where_the_landmark_is(height, width):
     """A map of the coordinates of its cells, read at a place within, gives that place."""
-    layer = MTLDSampledAttention(MTLDConfig(**TINY | {"hidden_size": 4, "sampling_size": 1, "num_feature_levels": 1}))
+    layer = MTLDSampledAttention(MTLDConfig(**TINY | {"hidden_size": 4, "sampling_size": 1}), maps=1)
     with torch.no_grad():
         layer.out_proj.weight.copy_(torch.eye(4))
         for weights in (layer.sampling.weight, layer.sampling.bias, layer.out_proj.bias):
@@ -158,7 +163,7 @@ def test_samples_are_read_where_the_landmark_is(height, width):
     y, x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
     tokens = torch.stack([x, y, x, y], dim=-1).flatten(0, 1)[None]
     landmarks = torch.tensor([[[0.3, 0.45], [0.6, 0.7]]])
-    read, weights, places = layer(torch.zeros(1, 2, 4), landmarks, tokens, [(height, width)])
+    read, weights, places = layer(torch.zeros(1, 2, 4), landmarks, tokens, *lay_out_maps([(height, width)], 1))
     assert torch.allclose(read, landmarks.repeat(1, 1, 2), atol=1e-6)
     assert torch.equal(weights, torch.ones(1, 1, 2, 1)) and torch.equal(places, landmarks[:, :, None])
 
@@ -166,9 +171,41 @@ def test_samples_are_read_where_the_landmark_is(height, width):
 @pytest.mark.parametrize("levels, cells", [(1, 4), (2, 4 + 16), (3, 4 + 16 + 64)])
 def test_fewer_feature_levels_are_the_coarsest(levels, cells):
     sampled = new_model(num_feature_levels=levels)(PIXELS, output_attentions=True)
-    assert [weights.shape[-1] for weights in sampled.attentions] == [9 * levels] * 2
+    assert [weights.shape[-1] for weights in sampled.attentions] == [9 * min(levels, 2), 9]
     dense = new_model(num_feature_levels=levels, cross_attention="dense")(PIXELS, output_attentions=True)
     assert [weights.shape[-1] for weights in dense.attentions] == [min(cells, 4 + 16), cells]
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_only_the_last_layer_reads_s2(layers):
+    model = moved_model(decoder_layers=layers)
+    before = model(PIXELS).intermediate_landmarks
+    with torch.no_grad():
+        model.decoder.layers[-1].fine_patch.out_proj.weight.zero_()
+    after = model(PIXELS).intermediate_landmarks
+    assert torch.equal(before[:, :-1], after[:, :-1]) and not torch.equal(before[:, -1], after[:, -1])
+    assert not any("fine_patch" in name for name in new_model(decoder_layers=layers, fine_patch_size=0).state_dict())
+
+
+def test_s2_is_read_where_the_landmark_is():
+    """A map of the coordinates of its cells, whose patches have the landmark in the middle."""
+    patch = MTLDFinePatch(MTLDConfig(**TINY | {"hidden_size": 4}), channels=2)
+    patch.norm = torch.nn.Identity()
+    with torch.no_grad():
+        patch.out_proj.bias.zero_()
+        patch.out_proj.weight.copy_(torch.eye(18)[[0, 1, 8, 9]])  # the cell above to the left, and the landmark's own
+    y, x = torch.meshgrid((torch.arange(8) + 0.5) / 8, (torch.arange(16) + 0.5) / 16, indexing="ij")
+    landmarks = torch.tensor([[[0.3, 0.45], [0.6, 0.7]]])
+    read = patch(landmarks, torch.stack([x, y])[None])
+    assert torch.allclose(read, torch.cat([landmarks - torch.tensor([1 / 16, 1 / 8]), landmarks], dim=-1), atol=1e-6)
+
+
+def test_each_landmark_has_a_head_of_its_own():
+    head = MTLDLinearHead(MTLDConfig(**TINY))
+    torch.nn.init.normal_(head.weight)
+    queries = torch.randn(2, 5, 16)
+    expected = torch.stack([queries[:, k] @ head.weight[2 * k : 2 * k + 2].T for k in range(5)], dim=1)
+    assert torch.allclose(head(queries), expected + head.bias.view(5, 2), atol=1e-5)
 
 
 def test_the_decoder_starts_from_the_estimate_of_base():
@@ -190,7 +227,7 @@ def test_dense_attention_can_start_from_the_mean_face():
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("fields", [{}, {"use_multiscale_transformer": False}], ids=["sampled", "base"])
 def test_pixels_that_are_no_numbers_give_landmarks_that_are_none(fields, value):
-    """And do not end the process: at such places, grid_sample reads outside of its memory."""
+    """And do not end the process: such places are outside of every memory."""
     model = moved_model(**fields).train()
     outputs = model(torch.full((4, 3, 64, 64), value), random_labels(4))
     outputs.loss.backward()
