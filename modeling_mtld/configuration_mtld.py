@@ -51,11 +51,11 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
         num_attention_heads (`int`): heads of every attention.
         intermediate_size (`int`): inner width of the feed-forward networks over image tokens.
         decoder_intermediate_size (`int`): the same over landmark queries, of which there are few.
-        encoder_layers (`int`): layers of the Feature Fusion Encoder.
+        encoder_layers (`int`): layers of the Feature Fusion Encoder; 0 for none.
         decoder_layers (`int`): layers of the Landmark Decoder, each with a head of its own.
         num_feature_levels (`int`): feature maps that the transformer reads, the coarsest first: 3 are s5, s4 and s3.
-        pyramid_attention_levels (`int`): levels of Feature Pyramid Attention that attend, the coarsest first. The
-            others take the product of Eq. 1 alone; 3 is the paper's.
+        pyramid_attention_levels (`int`): levels of the feature pyramid that attend, the coarsest first. The others
+            take the product of Eq. 1 alone; 3 is the paper's.
         cross_attention (`str`): how the decoder reads the feature maps: `"sampled"`, around the last estimate, or
             `"dense"`, over all tokens, as in the paper.
         sampling_size (`int`): sampled attention reads this number squared of places a landmark.
@@ -65,7 +65,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
             `"shared"`, three layers for all of them.
         use_pooled_estimate (`bool`): the decoder starts from Base's estimate, which has a loss of its own; otherwise
             from the mean face. Base needs it.
-        use_multiscale_transformer (`bool`): Feature Pyramid Attention, Feature Fusion Encoder and Landmark Decoder.
+        use_multiscale_transformer (`bool`): feature pyramid, Feature Fusion Encoder and Landmark Decoder.
         use_heatmap_loss (`bool`): the heatmap branch and Eq. 2.
         use_structure_loss (`bool`): Eq. 4.
         use_scale_head (`bool`): a confidence for every landmark. It changes nothing else, and is not in the paper. A

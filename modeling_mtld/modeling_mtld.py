@@ -1,7 +1,7 @@
 """MTLD (Accurate Facial Landmark Detector via Multi-scale Transformer), Section 3.
 
-Order: outputs, position embedding, attention blocks, Feature Pyramid Attention, Feature Fusion Encoder, Landmark
-Decoder, heatmap branch, and the model that puts them together. Image positions are fractions of the crop, (x, y).
+Order: outputs, position embedding, attention blocks, feature pyramid, Feature Fusion Encoder, Landmark Decoder,
+heatmap branch, and the model that puts them together. Image positions are fractions of the crop, (x, y).
 """
 
 import os
@@ -51,10 +51,12 @@ class MTLDOutput(ModelOutput):
         heatmaps: (batch, K, heatmap_size, heatmap_size); where labels were given and the branch is on.
         hidden_states: on request, the landmark queries after each decoder layer, each (batch, K, hidden_size).
         attentions: on request, the cross-attention of each decoder layer, weights that add up to 1. Sampled attention:
-            (batch, 1, K, samples). Dense attention: (batch, heads,
-            K, tokens), the tokens of s5, s4 and, but for the first layer, s3 one after the other, row by row.
+            (batch, 1, K, samples), in the first layer those of s4 and then of s3, in the others of s3. Dense
+            attention: (batch, heads, K, tokens), the tokens of s5, s4 and, but for the first layer, s3 one after the
+            other, row by row.
         sampling_locations: with `output_sampling_locations=True` and sampled attention, the places of these samples,
-            each (batch, K, samples, 2) float32, fractions of the crop; they may lie outside of it.
+            each (batch, K, samples, 2) float32, fractions of the crop; they may lie outside of it. The cells of s2
+            that the last layer reads have no weights and are not among them.
     """
 
     loss: torch.FloatTensor | None = None
@@ -198,9 +200,9 @@ class MTLDPyramidLevel(GradientCheckpointingLayer):
 
 
 class MTLDPyramidProduct(nn.Module):
-    """A level of the pyramid without attention: LN(s + s o m), the product itself where Eq. 1 attends to it.
+    """A level of the pyramid without attention: LN(s + s o m), with the product itself where Eq. 1 attends to it.
 
-    For s3, whose 1,024 cells would cost more than the rest of the transformer.
+    Each cell takes the m of the cell over it in the level before, which is half as fine.
     """
 
     def __init__(self, config: MTLDConfig, channels: int):
@@ -209,8 +211,8 @@ class MTLDPyramidProduct(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size)
 
     def forward(self, feature_map, previous, previous_shape):
-        """feature_map (batch, channels, 2 h, 2 w), previous (batch, h * w, hidden), previous_shape (h, w). Returns m,
-        (batch, 4 h * w, hidden)."""
+        """feature_map (batch, channels, 2 h, 2 w), previous (batch, h * w, hidden) or None for the first level,
+        previous_shape (h, w). Returns m, (batch, 4 h * w, hidden)."""
         if previous is None:
             return self.norm(self.input_proj(feature_map))
         height, width = previous_shape
@@ -237,10 +239,11 @@ COARSE_LEVELS = 2  # s5 and s4, which the Feature Fusion Encoder mixes
 
 
 class MTLDMultiscaleEncoder(nn.Module):
-    """Feature Pyramid Attention on s5, s4 and s3, then the Feature Fusion Encoder: feature maps in, tokens out.
+    """The feature pyramid of s5, s4 and s3, then the Feature Fusion Encoder: feature maps in, tokens out.
 
-    The levels go from coarse to fine, so that each refines what the one before found. The encoder mixes the tokens of
-    s5 and s4; those of s3 have met them through their product, and are too many to attend to each other.
+    The levels go from coarse to fine, so that each refines what the one before found. The first
+    `pyramid_attention_levels` attend (Feature Pyramid Attention), the others multiply. The layers of the Feature
+    Fusion Encoder, if any, mix the tokens of s5 and s4; those of s3 are too many to attend to each other.
     """
 
     def __init__(self, config: MTLDConfig, channels: list[int]):

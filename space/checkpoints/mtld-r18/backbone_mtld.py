@@ -1,4 +1,4 @@
-"""The backbone: any timm model with feature maps at strides 8, 16 and 32, its arguments and its pretrained weights."""
+"""The backbone: any timm model with feature maps at strides 4 to 32, its arguments and its pretrained weights."""
 
 import difflib
 import functools
@@ -15,7 +15,7 @@ from timm.models import (
 )
 from transformers import TimmBackbone, TimmBackboneConfig
 
-STRIDES = (8, 16, 32)  # of the feature maps s3, s4 and s5 (Section 3.2)
+STRIDES = (4, 8, 16, 32)  # of the feature maps s2 to s5; the paper has s3, s4 and s5 (Section 3.2)
 EXAMPLES = "resnet18, mobilenetv4_conv_small, convnext_tiny, swin_tiny_patch4_window7_224"
 RESERVED = {  # arguments of timm.create_model that are the model's to set, or that would load weights each time
     "checkpoint_path",
@@ -102,7 +102,7 @@ def build_backbone(config: TimmBackboneConfig, kwargs: dict) -> TimmBackbone:
     """The backbone, without pretrained weights; `kwargs` are those of `timm_kwargs`.
 
     Raises:
-        ValueError: if timm cannot build it so, or its `out_indices` are not those of the strides 8, 16 and 32.
+        ValueError: if timm cannot build it so, or its `out_indices` are not those of the strides 4, 8, 16 and 32.
     """
     try:
         backbone = TimmBackbone(config, **kwargs)
@@ -121,7 +121,7 @@ def build_backbone(config: TimmBackboneConfig, kwargs: dict) -> TimmBackbone:
 
 
 def stage_indices(backbone: str, kwargs: dict, image_size: int) -> list[int]:
-    """Which of the backbone's feature maps are at strides 8, 16 and 32; the last of each stride.
+    """Which of the backbone's feature maps are at strides 4, 8, 16 and 32; the last of each stride.
 
     Args:
         backbone: name of a timm model.

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.utils.generic import maybe_autocast
 
+from .sampling_mtld import sample_map
+
 TOLERANCE = 1.5  # usual errors of a landmark, within which its score is the probability to be
 LEVELS = 2  # s3 and s4; s5 adds nothing to what they tell of an error
 USUAL_ERROR = 0.02  # of the crop, where its running mean starts
@@ -53,13 +55,7 @@ class MTLDScaleHead(nn.Module):
             return usual_error / 2 * ratios, scores, usual_error
 
     def _predict_ratios(self, feature_maps, landmarks):
-        # grid_sample has -1 and 1 at the outer edges of the crop, where fractions have 0 and 1. With NaN it reads
-        # outside of its memory.
-        places = (2 * landmarks - 1).nan_to_num().unsqueeze(2)
-        seen = [
-            F.grid_sample(level.detach().float(), places, padding_mode="border", align_corners=False).squeeze(-1)
-            for level in feature_maps[:LEVELS]
-        ]
+        seen = [sample_map(level.detach(), landmarks.unsqueeze(2)).squeeze(-1) for level in feature_maps[:LEVELS]]
         states = torch.cat(seen, dim=1).transpose(1, 2).to(self.fc1.weight.dtype)
         states = F.relu(self.fc1(self.norm(states)) + self.landmark_embedding)
         ratios = self.out(F.relu(self.fc2(states))).squeeze(-1).float()

@@ -18,11 +18,16 @@ LEAST = {  # of the fields that are whole numbers
     "encoder_layers": 0,
     "decoder_layers": 1,
     "num_feature_levels": 1,
-    "pyramid_attention_levels": 1,
+    "pyramid_attention_levels": 0,
     "sampling_size": 1,
+    "fine_patch_size": 0,
     "num_neighbors": 0,
 }
-CHOICES = {"cross_attention": ("sampled", "dense"), "structure_distance": ("squared", "euclidean")}
+CHOICES = {
+    "cross_attention": ("sampled", "dense"),
+    "landmark_head": ("per_landmark", "shared"),
+    "structure_distance": ("squared", "euclidean"),
+}
 
 
 class MTLDConfig(PushToHub, PreTrainedConfig):
@@ -32,8 +37,8 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
     one linear layer.
 
     Args:
-        backbone (`str`): name of a timm model with feature maps at strides 8, 16 and 32, with or without a tag of its
-            pretrained weights: `"resnet18"` or `"resnet18.a1_in1k"`.
+        backbone (`str`): name of a timm model with feature maps at strides 4, 8, 16 and 32, with or without a tag of
+            its pretrained weights: `"resnet18"` or `"resnet18.a1_in1k"`.
         backbone_kwargs (`dict`, *optional*): passed on to `timm.create_model`; JSON values. A timm model that is made
             for one input size, such as Swin, gets `img_size=image_size` unless it is given here.
         backbone_config (`TimmBackboneConfig` or `dict`, *optional*): built from `backbone` where not given.
@@ -46,17 +51,21 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
         num_attention_heads (`int`): heads of every attention.
         intermediate_size (`int`): inner width of the feed-forward networks over image tokens.
         decoder_intermediate_size (`int`): the same over landmark queries, of which there are few.
-        encoder_layers (`int`): layers of the Feature Fusion Encoder.
+        encoder_layers (`int`): layers of the Feature Fusion Encoder; 0 for none.
         decoder_layers (`int`): layers of the Landmark Decoder, each with a head of its own.
         num_feature_levels (`int`): feature maps that the transformer reads, the coarsest first: 3 are s5, s4 and s3.
-        pyramid_attention_levels (`int`): levels of Feature Pyramid Attention that attend, the coarsest first. The
-            others take the product of Eq. 1 alone; 3 is the paper's.
-        cross_attention (`str`): how the decoder reads the feature maps: `"sampled"`, one map a layer, around the last
-            estimate, or `"dense"`, over all tokens, as in the paper.
+        pyramid_attention_levels (`int`): levels of the feature pyramid that attend, the coarsest first. The others
+            take the product of Eq. 1 alone; 3 is the paper's.
+        cross_attention (`str`): how the decoder reads the feature maps: `"sampled"`, around the last estimate, or
+            `"dense"`, over all tokens, as in the paper.
         sampling_size (`int`): sampled attention reads this number squared of places a landmark.
+        fine_patch_size (`int`): the last layer of sampled attention also reads this number squared of cells of s2, the
+            feature map at stride 4; 0 for none.
+        landmark_head (`str`): what turns queries into moves: `"per_landmark"`, a linear layer for each landmark, or
+            `"shared"`, three layers for all of them.
         use_pooled_estimate (`bool`): the decoder starts from Base's estimate, which has a loss of its own; otherwise
             from the mean face. Base needs it.
-        use_multiscale_transformer (`bool`): Feature Pyramid Attention, Feature Fusion Encoder and Landmark Decoder.
+        use_multiscale_transformer (`bool`): feature pyramid, Feature Fusion Encoder and Landmark Decoder.
         use_heatmap_loss (`bool`): the heatmap branch and Eq. 2.
         use_structure_loss (`bool`): Eq. 4.
         use_scale_head (`bool`): a confidence for every landmark. It changes nothing else, and is not in the paper. A
@@ -101,12 +110,14 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
     num_attention_heads: int = 4
     intermediate_size: int = 192
     decoder_intermediate_size: int = 256
-    encoder_layers: int = 1
+    encoder_layers: int = 0
     decoder_layers: int = 2
     num_feature_levels: int = 3
-    pyramid_attention_levels: int = 2
+    pyramid_attention_levels: int = 0
     cross_attention: str = "sampled"
     sampling_size: int = 3
+    fine_patch_size: int = 3
+    landmark_head: str = "per_landmark"
     use_pooled_estimate: bool = True
     use_multiscale_transformer: bool = True
     use_heatmap_loss: bool = True
@@ -181,8 +192,8 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
                 raise ValueError(f"{name} must be a finite number of at least 0, but got {value!r}")
         if self.heatmap_sigma == 0:
             raise ValueError("heatmap_sigma must be positive, but got 0")
-        if self.num_feature_levels > len(STRIDES):
-            raise ValueError(f"num_feature_levels must be at most {len(STRIDES)}, but got {self.num_feature_levels}")
+        if self.num_feature_levels > 3:
+            raise ValueError(f"num_feature_levels must be at most 3, but got {self.num_feature_levels}")
         if self.image_size % STRIDES[-1]:
             raise ValueError(f"image_size must be a multiple of {STRIDES[-1]}, but got {self.image_size}")
         if self.hidden_size % 4 or self.hidden_size % self.num_attention_heads:
@@ -200,7 +211,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
                 raise ValueError(f"{name} must be {choices[0]!r} or {choices[1]!r}, but got {getattr(self, name)!r}")
         if not (self.use_multiscale_transformer or self.use_pooled_estimate):
             raise ValueError("use_pooled_estimate must be true without the multi-scale transformer, but got False")
-        size, cells = self.heatmap_size, self.image_size // STRIDES[0]
+        size, cells = self.heatmap_size, self.image_size // STRIDES[1]
         if size is not None and (not isinstance(size, int) or size < cells or size % cells):
             raise ValueError(f"heatmap_size must be a multiple of image_size / 8 ({cells}), but got {size!r}")
 

@@ -1,7 +1,7 @@
 """MTLD (Accurate Facial Landmark Detector via Multi-scale Transformer), Section 3.
 
-Order: outputs, position embedding, attention blocks, Feature Pyramid Attention, Feature Fusion Encoder, Landmark
-Decoder, heatmap branch, and the model that puts them together. Image positions are fractions of the crop, (x, y).
+Order: outputs, position embedding, attention blocks, feature pyramid, Feature Fusion Encoder, Landmark Decoder,
+heatmap branch, and the model that puts them together. Image positions are fractions of the crop, (x, y).
 """
 
 import os
@@ -29,6 +29,7 @@ from .hub_mtld import PUSH_OPTIONS, PushToHub
 from .loss_mtld import LossCounts, mtld_loss
 from .model_card_mtld import inherited, write_model_card
 from .pipeline_mtld import FacialLandmarkDetectionPipeline
+from .sampling_mtld import cell_grid, lay_out_maps, sample_map, sample_tokens
 
 
 @dataclass
@@ -50,10 +51,12 @@ class MTLDOutput(ModelOutput):
         heatmaps: (batch, K, heatmap_size, heatmap_size); where labels were given and the branch is on.
         hidden_states: on request, the landmark queries after each decoder layer, each (batch, K, hidden_size).
         attentions: on request, the cross-attention of each decoder layer, weights that add up to 1. Sampled attention:
-            (batch, 1, K, samples). Dense attention: (batch, heads,
-            K, tokens), the tokens of s5, s4 and, but for the first layer, s3 one after the other, row by row.
+            (batch, 1, K, samples), in the first layer those of s4 and then of s3, in the others of s3. Dense
+            attention: (batch, heads, K, tokens), the tokens of s5, s4 and, but for the first layer, s3 one after the
+            other, row by row.
         sampling_locations: with `output_sampling_locations=True` and sampled attention, the places of these samples,
-            each (batch, K, samples, 2) float32, fractions of the crop; they may lie outside of it.
+            each (batch, K, samples, 2) float32, fractions of the crop; they may lie outside of it. The cells of s2
+            that the last layer reads have no weights and are not among them.
     """
 
     loss: torch.FloatTensor | None = None
@@ -174,29 +177,32 @@ class MTLDPyramidLevel(GradientCheckpointingLayer):
         self.attention_norm = nn.LayerNorm(config.hidden_size)
         self.feed_forward = MTLDFeedForward(config.hidden_size, config.intermediate_size)
 
-    def forward(self, feature_map, previous, positions, previous_positions):
+    def forward(self, feature_map, previous, previous_shape):
         """
         Args:
             feature_map: (batch, channels, H, W).
             previous: m of the level before, (batch, h * w, hidden), or None for the first level.
-            positions, previous_positions: position embeddings of this level's H * W cells and of the one before.
+            previous_shape: (h, w).
 
         Returns:
             m, (batch, H * W, hidden).
         """
+        shape, width = feature_map.shape[-2:], self.input_norm.normalized_shape[0]
         states = self.input_norm(self.input_proj(feature_map))
         values = states
         if previous is not None:
-            grid = states.transpose(1, 2).unflatten(-1, feature_map.shape[-2:])
+            grid = states.transpose(1, 2).unflatten(-1, shape)
             values = F.avg_pool2d(grid, 2).flatten(2).transpose(1, 2) * previous
-        mixed, _ = self.attention(states + positions, values + previous_positions, values)
+        positions = grid_embedding(*shape, width, states.device).to(states.dtype)
+        places = grid_embedding(*(previous_shape or shape), width, states.device).to(states.dtype)
+        mixed, _ = self.attention(states + positions, values + places, values)
         return self.feed_forward(self.attention_norm(states + mixed))
 
 
 class MTLDPyramidProduct(nn.Module):
-    """A level of the pyramid without attention: LN(s + s o m), the product itself where Eq. 1 attends to it.
+    """A level of the pyramid without attention: LN(s + s o m), with the product itself where Eq. 1 attends to it.
 
-    For s3, whose 1,024 cells would cost more than the rest of the transformer.
+    Each cell takes the m of the cell over it in the level before, which is half as fine.
     """
 
     def __init__(self, config: MTLDConfig, channels: int):
@@ -205,11 +211,14 @@ class MTLDPyramidProduct(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size)
 
     def forward(self, feature_map, previous, previous_shape):
-        """feature_map (batch, channels, H, W), previous (batch, h * w, hidden). Returns m, (batch, H * W, hidden)."""
-        states = self.input_proj(feature_map)
-        coarse = previous.transpose(1, 2).unflatten(-1, previous_shape)
-        context = F.interpolate(coarse, feature_map.shape[-2:], mode="bilinear", align_corners=False)
-        return self.norm(states + states * context.flatten(2).transpose(1, 2))
+        """feature_map (batch, channels, 2 h, 2 w), previous (batch, h * w, hidden) or None for the first level,
+        previous_shape (h, w). Returns m, (batch, 4 h * w, hidden)."""
+        if previous is None:
+            return self.norm(self.input_proj(feature_map))
+        height, width = previous_shape
+        states = self.input_proj(feature_map).unflatten(1, (height, 2, width, 2))
+        context = previous.unflatten(1, (height, 1, width, 1))
+        return self.norm((states * (1 + context)).flatten(1, 4))
 
 
 class MTLDEncoderLayer(GradientCheckpointingLayer):
@@ -230,10 +239,11 @@ COARSE_LEVELS = 2  # s5 and s4, which the Feature Fusion Encoder mixes
 
 
 class MTLDMultiscaleEncoder(nn.Module):
-    """Feature Pyramid Attention on s5, s4 and s3, then the Feature Fusion Encoder: feature maps in, tokens out.
+    """The feature pyramid of s5, s4 and s3, then the Feature Fusion Encoder: feature maps in, tokens out.
 
-    The levels go from coarse to fine, so that each refines what the one before found. The encoder mixes the tokens of
-    s5 and s4; those of s3 have met them through their product, and are too many to attend to each other.
+    The levels go from coarse to fine, so that each refines what the one before found. The first
+    `pyramid_attention_levels` attend (Feature Pyramid Attention), the others multiply. The layers of the Feature
+    Fusion Encoder, if any, mix the tokens of s5 and s4; those of s3 are too many to attend to each other.
     """
 
     def __init__(self, config: MTLDConfig, channels: list[int]):
@@ -243,27 +253,29 @@ class MTLDMultiscaleEncoder(nn.Module):
             (MTLDPyramidLevel if index < config.pyramid_attention_levels else MTLDPyramidProduct)(config, count)
             for index, count in enumerate(channels[::-1][: config.num_feature_levels])
         )
-        self.level_embedding = nn.Parameter(torch.zeros(len(self.levels), config.hidden_size))
+        # Tokens that attend or are attended to carry where they are; sampled attention knows where it reads.
+        coarse = COARSE_LEVELS if config.encoder_layers else 0
+        self.placed = min(len(self.levels), len(STRIDES) if config.cross_attention == "dense" else coarse)
+        if self.placed:
+            self.level_embedding = nn.Parameter(torch.zeros(self.placed, config.hidden_size))
         self.encoder = nn.ModuleList(MTLDEncoderLayer(config) for _ in range(config.encoder_layers))
 
     def forward(self, feature_maps) -> torch.Tensor:
         """feature_maps: s3, s4, s5, each (batch, channels, H, W). Returns the memory M, tokens of s5, s4, s3 one after
         the other, row by row: (batch, cells of all levels, hidden)."""
-        tokens, previous, previous_positions, previous_shape = [], None, None, None
+        tokens, previous, previous_shape = [], None, None
         for number, (level, feature_map) in enumerate(zip(self.levels, feature_maps[::-1])):
-            shape = feature_map.shape[-2:]
-            positions = grid_embedding(*shape, self.config.hidden_size, feature_map.device).to(feature_map.dtype)
-            if isinstance(level, MTLDPyramidProduct):
-                previous = level(feature_map, previous, previous_shape)
-            else:
-                keys = positions if previous is None else previous_positions
-                previous = level(feature_map, previous, positions, keys)
-            previous_positions, previous_shape = positions, shape
-            tokens.append(previous + positions + self.level_embedding[number])
+            previous = level(feature_map, previous, previous_shape)
+            previous_shape = feature_map.shape[-2:]
+            tokens.append(self._place(previous, previous_shape, number) if number < self.placed else previous)
         coarse = torch.cat(tokens[:COARSE_LEVELS], dim=1)
         for layer in self.encoder:
             coarse = layer(coarse)
         return torch.cat([coarse, *tokens[COARSE_LEVELS:]], dim=1)
+
+    def _place(self, tokens, shape, number: int):
+        positions = grid_embedding(*shape, self.config.hidden_size, tokens.device).to(tokens.dtype)
+        return tokens + positions + self.level_embedding[number]
 
 
 def starts_at_zero(layer: nn.Module) -> nn.Module:
@@ -272,13 +284,26 @@ def starts_at_zero(layer: nn.Module) -> nn.Module:
     return layer
 
 
-class MTLDLandmarkHead(nn.Module):
-    """The detection head of a decoder layer, shared by its landmarks.
+class MTLDLinearHead(nn.Linear):
+    """The detection head of a decoder layer: a linear layer for each landmark.
 
     Queries (batch, K, hidden) become moves (batch, K, 2), fractions of the crop. It runs in float32 outside autocast,
     and so that `from_pretrained(dtype=...)` leaves it there (see `_keep_in_fp32_modules_strict`): landmarks rounded to
     bfloat16 lose 0.2 points of NME.
     """
+
+    def __init__(self, config: MTLDConfig):
+        super().__init__(config.hidden_size, config.num_landmarks * 2, dtype=torch.float32)
+        starts_at_zero(self)
+
+    def forward(self, queries):
+        with maybe_autocast(queries.device.type, enabled=False):
+            weight, bias = self.weight.unflatten(0, (-1, 2)), self.bias.unflatten(0, (-1, 2))
+            return (torch.einsum("bkh,kch->bkc", queries.to(weight.dtype), weight) + bias).float()
+
+
+class MTLDSharedHead(nn.Module):
+    """The detection head of the paper, three layers that all landmarks share; otherwise as `MTLDLinearHead`."""
 
     def __init__(self, hidden_size: int):
         super().__init__()
@@ -293,7 +318,7 @@ class MTLDLandmarkHead(nn.Module):
 
 
 class MTLDSamplingProjection(nn.Linear):
-    """Queries (..., hidden) to x of each sample, then y, in cells from the landmark, then logits: (..., 3 * samples).
+    """Queries (..., hidden) to x and y of each sample, in cells from the landmark, and its logit: (..., samples, 3).
 
     New, it gives a grid of `size` x `size` cells of each map around the landmark and even weights, whatever the query.
     """
@@ -302,88 +327,112 @@ class MTLDSamplingProjection(nn.Linear):
         super().__init__(hidden_size, 3 * maps * size**2, dtype=torch.float32)
         self.maps, self.size = maps, size
 
+    def forward(self, queries):
+        return super().forward(queries.to(self.weight.dtype)).float().unflatten(-1, (-1, 3))
+
     def grid(self) -> torch.Tensor:
         """The bias of a new one."""
-        steps = torch.arange(self.size, dtype=torch.float32) - (self.size - 1) / 2
-        x, y = (axis.flatten().repeat(self.maps) for axis in torch.meshgrid(steps, steps, indexing="xy"))
-        return torch.cat([x, y, torch.zeros_like(x)])
+        return F.pad(cell_grid(self.size), (0, 1)).repeat(self.maps, 1).flatten()
 
 
 class MTLDSampledAttention(nn.Module):
-    """Cross-attention of each landmark to samples of a few feature maps around where it was put last.
+    """Cross-attention of each landmark to samples of the finest feature maps around where it was put last.
 
     Each map is read at `sampling_size` x `sampling_size` places, which start as a grid of its cells with the landmark
     in the middle; the query moves them, and weighs all of them by a softmax, as in deformable attention. Unlike there,
     each place has its own value projection, as in a convolution: a weighted mean would not tell where it saw what.
     """
 
-    def __init__(self, config: MTLDConfig):
+    def __init__(self, config: MTLDConfig, maps: int):
         super().__init__()
-        self.sampling = MTLDSamplingProjection(config.hidden_size, config.num_feature_levels, config.sampling_size)
-        samples = config.num_feature_levels * config.sampling_size**2
-        self.out_proj = nn.Linear(samples * config.hidden_size, config.hidden_size)
+        self.sampling = MTLDSamplingProjection(config.hidden_size, maps, config.sampling_size)
+        self.out_proj = nn.Linear(maps * config.sampling_size**2 * config.hidden_size, config.hidden_size)
 
-    def forward(self, queries, landmarks, memory, shapes):
+    def forward(self, queries, landmarks, memory, sizes, corners):
         """
         Args:
             queries: (batch, K, hidden).
             landmarks: (batch, K, 2) float32, fractions of the crop.
-            memory: (batch, cells of all maps, hidden), one map after the other, row by row.
-            shapes: (H, W) of each map.
+            memory: (batch, cells of all maps, hidden), one map after the other, row by row. The last `maps` are read.
+            sizes, corners: of `lay_out_maps`.
 
         Returns:
             What was read, (batch, K, hidden), the weights (batch, 1, K, samples), whose sum is 1, and the places
             (batch, K, samples, 2) float32, fractions of the crop. The samples of the coarser map come first.
         """
         with maybe_autocast(queries.device.type, enabled=False):
-            x, y, logits = self.sampling(queries.to(self.sampling.weight.dtype)).float().chunk(3, dim=-1)
-            weights = logits.softmax(dim=-1).unsqueeze(1)
-            places, values = [], []
-            offsets = torch.stack([x, y], dim=-1).chunk(len(shapes), dim=2)
-            levels = memory.float().split([height * width for height, width in shapes], dim=1)
-            for cells, level, shape in zip(offsets, levels, shapes):
-                places.append(landmarks.unsqueeze(2) + cells / torch.tensor(shape[::-1], device=cells.device))
-                feature_map = level.transpose(1, 2).unflatten(-1, shape)
-                # grid_sample has -1 and 1 at the outer edges of the crop, where fractions have 0 and 1. With NaN it
-                # reads outside of its memory.
-                grid = (2 * places[-1] - 1).nan_to_num()
-                values.append(F.grid_sample(feature_map, grid, padding_mode="border", align_corners=False))
-            values = torch.cat(values, dim=-1) * (weights * weights.shape[-1])  # by 1 where they are even
-        read = self.out_proj(values.permute(0, 2, 3, 1).flatten(2).to(queries.dtype))
-        return read, weights, torch.cat(places, dim=2)
+            samples = self.sampling(queries)
+            weights = samples[..., 2].softmax(dim=-1)
+            count = weights.shape[-1]
+            sizes, corners = sizes[-count:], corners[-count:]
+            places = landmarks.unsqueeze(2) + samples[..., :2] / sizes
+            values = sample_tokens(memory.float(), sizes, corners, places, weights * count)  # by 1 where they are even
+        return self.out_proj(values.flatten(2).to(queries.dtype)), weights.unsqueeze(1), places
+
+
+class MTLDFinePatch(nn.Module):
+    """Reads s2 around each landmark, `fine_patch_size` squared of its cells, by one linear layer over all of them.
+
+    s2 has four times the cells of s3, too many to make tokens of.
+    """
+
+    def __init__(self, config: MTLDConfig, channels: int):
+        super().__init__()
+        self.size = config.fine_patch_size
+        self.norm = nn.LayerNorm(channels)
+        self.out_proj = nn.Linear(self.size**2 * channels, config.hidden_size)
+
+    def forward(self, landmarks, feature_map):
+        """landmarks (batch, K, 2) float32, fractions of the crop; feature_map: s2, (batch, channels, H, W). Returns
+        (batch, K, hidden)."""
+        size = torch.tensor(feature_map.shape[:-3:-1], device=feature_map.device)
+        places = landmarks.unsqueeze(2) + cell_grid(self.size, feature_map.device) / size
+        values = sample_map(feature_map, places).permute(0, 2, 3, 1)
+        return self.out_proj(self.norm(values.to(feature_map.dtype)).flatten(2))
 
 
 class MTLDDecoderLayer(GradientCheckpointingLayer):
     """One layer of the Landmark Decoder (Fig. 2b): queries exchange what they know and read the image.
 
     With dense attention they exchange first, as in the paper. With sampled attention they read first, so that they
-    have something to exchange.
+    have something to exchange: the finest tokens, the first layer those of the next coarser map too, and the last one
+    also s2.
     """
 
-    def __init__(self, config: MTLDConfig):
+    def __init__(self, config: MTLDConfig, fine_channels: int, number: int):
         super().__init__()
         self.sampled = config.cross_attention == "sampled"
         self.self_attention = MTLDAttention(config)
         self.self_attention_norm = nn.LayerNorm(config.hidden_size)
-        self.cross_attention = MTLDSampledAttention(config) if self.sampled else MTLDAttention(config)
+        if self.sampled:
+            maps = min(config.num_feature_levels, 2) if number == 0 else 1
+            self.cross_attention = MTLDSampledAttention(config, maps)
+            if number == config.decoder_layers - 1 and config.fine_patch_size:
+                self.fine_patch = MTLDFinePatch(config, fine_channels)
+        else:
+            self.cross_attention = MTLDAttention(config)
         self.cross_attention_norm = nn.LayerNorm(config.hidden_size)
         self.feed_forward = MTLDFeedForward(config.hidden_size, config.decoder_intermediate_size)
-        self.head = MTLDLandmarkHead(config.hidden_size)
+        shared = config.landmark_head == "shared"
+        self.head = MTLDSharedHead(config.hidden_size) if shared else MTLDLinearHead(config)
 
-    def forward(self, queries, landmarks, memory, shapes, output_attentions: bool = False):
+    def forward(self, queries, landmarks, memory, layout, fine_map, output_attentions: bool = False):
         """
         Args:
             queries: (batch, K, hidden).
             landmarks: (batch, K, 2) float32, where the layer before put them, fractions of the crop.
             memory: of the encoder, (batch, cells, hidden).
-            shapes: (H, W) of each feature map in it.
+            layout: of the feature maps in it, what `lay_out_maps` returns.
+            fine_map: s2, (batch, channels, H, W).
 
         Returns:
             The refined queries and landmarks.
         """
         positions = position_embedding(landmarks, queries.shape[-1]).to(queries.dtype)
         if self.sampled:
-            read, *_ = self.cross_attention(queries + positions, landmarks, memory, shapes)
+            read, *_ = self.cross_attention(queries + positions, landmarks, memory, *layout)
+            if hasattr(self, "fine_patch"):
+                read = read + self.fine_patch(landmarks, fine_map)
             queries = self.cross_attention_norm(queries + read)
             queries = self._exchange(queries, positions)
         else:
@@ -423,34 +472,38 @@ class MTLDLandmarkDecoder(MTLDBaseHead):
     """Landmark queries to coordinates, coarse to fine: from Base's estimate, each layer moves the landmarks of the one
     before.
 
-    Each layer sees s5, s4 and s3, but the first layer with dense attention: it sees s5 and s4.
+    With dense attention each layer sees s5, s4 and s3, but the first: it sees s5 and s4.
     """
 
-    def __init__(self, config: MTLDConfig, channels: list[int]):
+    def __init__(self, config: MTLDConfig, channels: list[int], fine_channels: int):
         super().__init__(config, channels)
         self.dense = config.cross_attention == "dense"
+        self.samples = config.sampling_size**2
         self.queries = nn.Parameter(torch.zeros(config.num_landmarks, config.hidden_size))
-        self.layers = nn.ModuleList(MTLDDecoderLayer(config) for _ in range(config.decoder_layers))
+        numbers = range(config.decoder_layers)
+        self.layers = nn.ModuleList(MTLDDecoderLayer(config, fine_channels, number) for number in numbers)
 
-    def forward(self, landmarks, memory, shapes, output_attentions: bool = False):
+    def forward(self, landmarks, memory, shapes, fine_map, output_attentions: bool = False):
         """
         Args:
             landmarks: (batch, K, 2) float32, the first estimate, fractions of the crop.
             memory: of the encoder, (batch, cells, hidden).
             shapes: (H, W) of each feature map in it.
+            fine_map: s2, (batch, channels, H, W).
 
         Returns:
             (batch, layers, K, 2) float32.
         """
         queries = self.queries.to(memory.dtype).expand(memory.shape[0], -1, -1)
         coarse = sum(height * width for height, width in shapes[:COARSE_LEVELS])
+        layout = lay_out_maps(shapes, self.samples, memory.device)
         # Each head learns to mend what it is given; it does not teach the one before. A mean face alone has no loss of
         # its own: the first head teaches it.
         landmarks = landmarks.detach() if hasattr(self, "out") else landmarks
         estimates = []
         for number, layer in enumerate(self.layers):
             seen = memory[:, :coarse] if self.dense and number == 0 else memory
-            queries, landmarks = layer(queries, landmarks, seen, shapes, output_attentions)
+            queries, landmarks = layer(queries, landmarks, seen, layout, fine_map, output_attentions)
             estimates.append(landmarks)
             landmarks = landmarks.detach()
         return torch.stack(estimates, dim=1)
@@ -462,7 +515,7 @@ class MTLDHeatmapBranch(nn.Module):
     def __init__(self, config: MTLDConfig, channels: list[int]):
         super().__init__()
         width = config.hidden_size
-        self.upscale = (config.heatmap_size or config.image_size // 4) * STRIDES[0] // config.image_size
+        self.upscale = (config.heatmap_size or config.image_size // 4) * STRIDES[1] // config.image_size
         self.laterals = nn.ModuleList(nn.Conv2d(count, width, kernel_size=1) for count in channels)
         self.conv = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width)
@@ -518,7 +571,7 @@ class MTLDPreTrainedModel(PushToHub, PreTrainedModel):
                 init.zeros_(module.running_mean)
                 init.ones_(module.running_var)
                 init.zeros_(module.num_batches_tracked)
-        elif isinstance(module, MTLDMultiscaleEncoder):
+        elif isinstance(module, MTLDMultiscaleEncoder) and module.placed:
             init.normal_(module.level_embedding, std=0.02)
         elif isinstance(module, MTLDLandmarkDecoder):
             # As large as what a landmark reads from the image: else the heads, which all landmarks share, learn late
@@ -549,10 +602,10 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         self.backbone = build_backbone(config.backbone_config, config.timm_kwargs)
         self.channels_last = is_channels_last(self.backbone._backbone)
         self.fixed_size = fixed_size(self.backbone._backbone)
-        channels = list(self.backbone.channels)
+        fine_channels, *channels = self.backbone.channels
         if config.use_multiscale_transformer:
             self.encoder = MTLDMultiscaleEncoder(config, channels)
-            self.decoder = MTLDLandmarkDecoder(config, channels)
+            self.decoder = MTLDLandmarkDecoder(config, channels, fine_channels)
         else:
             self.decoder = MTLDBaseHead(config, channels)
         if config.use_heatmap_loss:
@@ -588,11 +641,13 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         feature_maps = self.backbone(pixel_values, output_hidden_states=False, output_attentions=False).feature_maps
         if self.channels_last:
             feature_maps = [feature_map.permute(0, 3, 1, 2) for feature_map in feature_maps]
+        fine_map, *feature_maps = feature_maps
         initial = self.decoder.estimate(feature_maps[-1])
         if self.config.use_multiscale_transformer:
             output_attentions = bool(kwargs.get("output_attentions", self.config.output_attentions))
             shapes = [level.shape[-2:] for level in feature_maps[::-1][: self.config.num_feature_levels]]
-            landmarks = self.decoder(initial, self.encoder(feature_maps), shapes, output_attentions)
+            memory = self.encoder(feature_maps)
+            landmarks = self.decoder(initial, memory, shapes, fine_map, output_attentions)
         else:
             landmarks, initial = initial.unsqueeze(1), None
         loss, loss_dict, heatmaps, scales, scores, usual_error = None, None, None, None, None, None

@@ -14,6 +14,7 @@ CODE_FILES = (
     "backbone_mtld.py",
     "modeling_mtld.py",
     "confidence_mtld.py",
+    "sampling_mtld.py",
     "loss_mtld.py",
     "geometry_mtld.py",
     "image_processing_mtld.py",
