@@ -10,9 +10,9 @@ TINY = "test_efficientnet"
 
 
 @pytest.mark.parametrize(
-    "backbone, indices", [("resnet18", [2, 3, 4]), ("vgg11_bn", [3, 4, 5]), ("test_convnext", [1, 2, 3])]
+    "backbone, indices", [("resnet18", [1, 2, 3, 4]), ("vgg11_bn", [2, 3, 4, 5]), ("test_convnext", [0, 1, 2, 3])]
 )
-def test_backbone_name_gives_the_feature_maps_at_strides_8_16_and_32(backbone, indices):
+def test_backbone_name_gives_the_feature_maps_at_strides_4_to_32(backbone, indices):
     config = MTLDConfig(backbone=backbone)
     assert isinstance(config.backbone_config, TimmBackboneConfig)
     assert config.backbone == config.backbone_config.backbone == backbone
@@ -20,7 +20,7 @@ def test_backbone_name_gives_the_feature_maps_at_strides_8_16_and_32(backbone, i
 
 
 def test_backbone_config_wins_over_the_name():
-    given = TimmBackboneConfig(backbone="test_convnext", out_indices=[1, 2, 3])
+    given = TimmBackboneConfig(backbone="test_convnext", out_indices=[0, 1, 2, 3])
     assert MTLDConfig(backbone_config=given).backbone == "test_convnext"
 
 

@@ -461,7 +461,7 @@ def test_a_checkpoint_for_other_landmarks_is_a_start(trained, tmp_path, capsys, 
     assert "has other landmarks, so these are new: " in caplog.text and "decoder.queries" in caplog.text
     before, after = (load_file(folder / "model.safetensors") for folder in (trained[0], tmp_path / "out"))
     assert after["decoder.queries"].shape == (5, 16) and before["decoder.queries"].shape == (68, 16)
-    name = "decoder.layers.0.head.fc1.weight"
+    name = "decoder.layers.0.feed_forward.fc1.weight"
     torch.testing.assert_close(after[name], before[name], rtol=1e-3, atol=1e-5)
     config = MTLDConfig.from_pretrained(tmp_path / "out")
     assert config.landmark_names == NAMES and config.flip_pairs == [[0, 1], [3, 4]]

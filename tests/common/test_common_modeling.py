@@ -44,7 +44,7 @@ class MTLDModelTester:
     batch_size = 3
     image_size = 64
     num_landmarks = seq_length = 5
-    key_length = 3 * 9  # samples
+    key_length = 2 * 9  # samples of the first layer
     hidden_size = 16
     num_attention_heads = 1  # of sampled attention, whatever the configuration
     num_hidden_layers = expected_num_hidden_layers = 2  # hidden states are those after each layer
