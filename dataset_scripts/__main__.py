@@ -143,8 +143,8 @@ def _parser() -> argparse.ArgumentParser:
         "--download",
         action="store_true",
         help="first fetch into RAW what its owners offer without a form and is not there yet (wflw, cofw, cofw68, of "
-        "aflw the annotations), about twice its size on the disk while it is unpacked. The addresses were last "
-        "reported working in 2026; where one no longer is, the message names it",
+        "aflw and merl_rav the annotations), about twice its size on the disk while it is unpacked. The addresses "
+        "were last reported working in 2026; where one no longer is, the message names it",
     )
     _add_looks(parser)
     _add_conversion(parser)

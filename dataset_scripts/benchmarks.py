@@ -56,10 +56,11 @@ class Subset:
 
 @dataclass(frozen=True)
 class Column:
-    """A column that only some sets have: its type in `datasets`, and what it says."""
+    """A column that only some sets have: its type in `datasets`, what it says, and whether of each landmark."""
 
     dtype: str
     meaning: str
+    per_landmark: bool = False
 
 
 @dataclass(frozen=True)
@@ -612,6 +613,65 @@ _AFLW21 = Benchmark(
     },
 )
 
+_MERL_RAV_LABELS = Archive(
+    "https://github.com/abhi1kumar/MERL-RAV_dataset/archive/master.zip",
+    "MERL-RAV_dataset-master.zip",
+    ("**/merl_rav_labels",),
+)
+_MERL_RAV_POSES = {"frontal": 2195, "lefthalf": 295, "left": 521, "righthalf": 306, "right": 548}
+_MERL_RAV = Benchmark(
+    name="merl_rav",
+    title="MERL-RAV",
+    landmark_names=_300W.landmark_names,
+    flip_pairs=_300W.flip_pairs,
+    parts=_300W.parts,
+    normalizer_kinds={**BOX_NORMALIZERS, **_IBUG_68_NORMALIZERS},
+    crop_box="landmark_box",
+    failure_threshold=0.07,
+    splits={"train": 15449, "test": 3865},
+    test_split="test",
+    subsets={pose: Subset("test", faces, "pose", pose) for pose, faces in _MERL_RAV_POSES.items()},
+    columns={
+        "pose": Column("string", "pose of the head: frontal, lefthalf, left, righthalf or right"),
+        "visibility": Column(
+            "int8",
+            "of each landmark: 0 hidden by the head (not annotated), 1 visible, 2 hidden by something else",
+            per_landmark=True,
+        ),
+    },
+    occlusion=True,
+    licence="The photos are AFLW's, for non-commercial research only; the labels come without a stated licence.",
+    homepage="https://github.com/abhi1kumar/MERL-RAV_dataset",
+    download=f"the labels ({_MERL_RAV_LABELS.url}), no form, and AFLW's photos after filling in its form",
+    form=True,
+    archives=(_MERL_RAV_LABELS,),
+    citation="""@inproceedings{kumar2020luvli,
+  title     = {LUVLi Face Alignment: Estimating Landmarks' Location, Uncertainty, and Visibility Likelihood},
+  author    = {Kumar, Abhinav and Marks, Tim K. and Mou, Wenxuan and Wang, Ye and Jones, Michael and Cherian, Anoop and
+               Koike-Akino, Toshiaki and Liu, Xiaoming and Feng, Chen},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year      = {2020}
+}
+"""
+    + _AFLW_CITATION,
+    layout=(
+        "merl_rav_organized/{frontal,left,lefthalf,right,righthalf}/{trainset,testset}/ with photos and labels, or "
+        "merl_rav_labels/{frontal,left,lefthalf,right,righthalf}/{trainset,testset}/labels/ and AFLW's photos"
+    ),
+    sources={
+        "landmark_names": "those of 300W, by the homepage",
+        "flip_pairs": "those of 300W",
+        "normalizer_kinds": "Kumar et al. 2020: sqrt(w*h) of the box around the annotated points",
+        "crop_box": "Kumar et al. 2020: the box around the points",
+        "failure_threshold": "Kumar et al. 2020: AUC at 7 % of the box",
+        "splits": "the labels",
+        "subsets": "the labels' folders",
+        "columns": "the homepage: signs of the coordinates; the labels' folders",
+        "occlusion": "the homepage: hidden by the head or by something else",
+        "licence": "AFLW's homepage; the labels' homepage has none",
+    },
+)
+
 BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark for benchmark in (_300W, _WFLW, _COFW, _COFW68, _AFLW, _AFLW21)
+    benchmark.name: benchmark for benchmark in (_300W, _WFLW, _COFW, _COFW68, _AFLW, _AFLW21, _MERL_RAV)
 }

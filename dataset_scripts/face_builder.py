@@ -12,7 +12,7 @@ import numpy as np
 
 from modeling_mtld.geometry_mtld import check_box, landmark_box
 
-from .benchmarks import Benchmark
+from .benchmarks import Benchmark, Column
 from .download import how_to_get
 from .face_files import check_photo, fingerprint, resolve_folder
 from .faces import Face
@@ -155,6 +155,10 @@ def face_features(benchmark: Benchmark) -> datasets.Features:
     }
     if benchmark.occlusion:
         features["occluded"] = datasets.Sequence(datasets.Value("bool"), length=benchmark.num_landmarks)
-    return datasets.Features(
-        features | {name: datasets.Value(column.dtype) for name, column in benchmark.columns.items()}
-    )
+    own = {name: _feature(column, benchmark) for name, column in benchmark.columns.items()}
+    return datasets.Features(features | own)
+
+
+def _feature(column: Column, benchmark: Benchmark):
+    value = datasets.Value(column.dtype)
+    return datasets.Sequence(value, length=benchmark.num_landmarks) if column.per_landmark else value

@@ -13,6 +13,7 @@ from .builder_300w import Faces300W
 from .builder_aflw import FacesAFLW, FacesAFLW21
 from .builder_cofw import FacesCOFW, FacesCOFW68
 from .builder_folder import FacesInFolder
+from .builder_merl_rav import FacesMERLRAV
 from .builder_wflw import FacesWFLW
 from .download import how_to_get
 from .face_builder import FaceBuilder, box_in_whole_pixels, face_features
@@ -29,6 +30,7 @@ BUILDERS: dict[str, type[FaceBuilder]] = {
     "cofw68": FacesCOFW68,
     "aflw": FacesAFLW,
     "aflw21": FacesAFLW21,
+    "merl_rav": FacesMERLRAV,
 }
 Faces = datasets.Dataset | datasets.IterableDataset
 

@@ -7,7 +7,16 @@ import numpy as np
 
 
 def read_pts(path: str | Path, num_landmarks: int) -> np.ndarray:
-    """Landmarks (num_landmarks, 2), float64, in pixels of the photo, 0-based (the file counts from 1).
+    """300W's landmarks (num_landmarks, 2), float64, in pixels of the photo, 0-based (the file counts from 1).
+
+    Raises:
+        ValueError: as `read_points`.
+    """
+    return read_points(path, num_landmarks) - 1
+
+
+def read_points(path: str | Path, num_landmarks: int) -> np.ndarray:
+    """What a `.pts` file holds, (num_landmarks, 2), float64.
 
     Takes the official form (`version: 1`, `n_points: 68`, `{`, a row of x and y for each point, `}`) and copies that
     kept the rows alone.
@@ -26,7 +35,7 @@ def read_pts(path: str | Path, num_landmarks: int) -> np.ndarray:
     announced = re.search(r"^\s*n_points[^\d\n]*(\d+)", "\n".join(lines), re.IGNORECASE | re.MULTILINE)
     if announced and int(announced[1]) != len(points):
         raise ValueError(f"{path} must hold what it announces, {announced[1]} landmarks, but got {len(points)}")
-    return np.array(points, dtype=np.float64) - 1
+    return np.array(points, dtype=np.float64)
 
 
 def _is_row(line: str) -> bool:

@@ -154,6 +154,7 @@ def test_official_addresses():
         "COFW_color.zip",
         "cofw68-benchmark-master.zip",
         "AFLWinfo_release.mat",
+        "MERL-RAV_dataset-master.zip",
     }
     assert all(archive.url.startswith(("https://", "http://mmlab.ie.cuhk.edu.hk/")) for archive in archives)
     assert all(not archive.md5 or len(archive.md5) == 32 for archive in archives)
