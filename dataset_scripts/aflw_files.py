@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .face_files import find_file, list_photos
+from .face_files import PHOTO_SUFFIXES, find_file, list_photos
 from .faces import Face
 from .mat_files import MatFile
 
@@ -67,6 +67,18 @@ def list_aflw_files(root: Path) -> list[Path]:
     """The annotations and all photos below `root`."""
     annotations = (_find(root, "AFLWinfo_release.mat"), _find(root, "aflw.sqlite"))
     return [path for path in annotations if path] + list_photos(root)
+
+
+def list_aflw_photos(root: Path) -> list[Path]:
+    """The photos in the folders of an AFLW below `root`, which may be links: flickr/0, flickr/2 and flickr/3."""
+    folders = (root / folder / number for folder in _PHOTO_FOLDERS for number in ("0", "2", "3"))
+    return sorted(
+        path
+        for folder in folders
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.suffix.lower() in PHOTO_SUFFIXES
+    )
 
 
 def _find(root: Path, name: str) -> Path | None:

@@ -99,6 +99,7 @@ class Benchmark:
         subsets: faces that papers score by themselves, by name.
         columns: the set's own columns, by name.
         occlusion: whether the set says which landmarks are occluded (column `occluded`).
+        shares_photos: whether the official splits have faces of the same photos.
         licence: terms of the images and annotations, in one sentence.
         homepage: where the official download starts.
         download: what to fetch from there.
@@ -129,6 +130,7 @@ class Benchmark:
     subsets: Mapping[str, Subset] = field(default_factory=dict)
     columns: Mapping[str, Column] = field(default_factory=dict)
     occlusion: bool = False
+    shares_photos: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -640,6 +642,7 @@ _MERL_RAV = Benchmark(
         ),
     },
     occlusion=True,
+    shares_photos=True,
     licence="The photos are AFLW's, for non-commercial research only; the labels come without a stated licence.",
     homepage="https://github.com/abhi1kumar/MERL-RAV_dataset",
     download=f"the labels ({_MERL_RAV_LABELS.url}), no form, and AFLW's photos after filling in its form",

@@ -99,7 +99,7 @@ def check_faces(splits: Mapping[str, datasets.Dataset], benchmark: Benchmark) ->
         *_wrong_counts(splits, benchmark),
         *(finding for split in read for finding in _points_outside(split)),
         *(finding for split in read for finding in _bad_boxes(split, benchmark)),
-        *_shared_photos(read),
+        *_shared_photos(read, benchmark),
         *_odd_pairs(mirrored, benchmark),
     ]
     return Report(
@@ -293,7 +293,7 @@ def _sides(boxes: np.ndarray) -> np.ndarray:
 # Photos and pairs ------------------------------------------------------------------------------------------------
 
 
-def _shared_photos(splits: list[_Split]) -> Iterator[_Finding]:
+def _shared_photos(splits: list[_Split], benchmark: Benchmark) -> Iterator[_Finding]:
     for first, second in itertools.combinations(splits, 2):
         for how, shared in (
             ("with equal files", _equal_files(first, second)),
@@ -303,7 +303,7 @@ def _shared_photos(splits: list[_Split]) -> Iterator[_Finding]:
                 text = (
                     f"{first.name} and {second.name} share {_number(len(shared), 'photo')} {how}: {_examples(shared)}"
                 )
-                yield _Finding(text, fault=True)
+                yield _Finding(text, fault=not benchmark.shares_photos)
 
 
 def _equal_files(first: _Split, second: _Split) -> list[str]:

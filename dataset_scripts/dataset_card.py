@@ -78,7 +78,7 @@ def _columns(benchmark: Benchmark) -> dict[str, str]:
         "landmarks": f"{count} x (x, y), float32; NaN: not annotated",
         "landmark_box": "x0, y0, x1, y1 around the landmarks, rounded outwards to whole pixels",
         "box": "x0, y0, x1, y1 of the annotated face box; NaN: there is none",
-        "image_id": "path of the photo in the original folders, without suffix",
+        "image_id": "name of the photo, as a rule its path in the original folders without suffix",
         **occluded,
         **{name: column.meaning for name, column in benchmark.columns.items()},
     }

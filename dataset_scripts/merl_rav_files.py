@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .face_files import FaceFile, list_photos, pair_annotations
+from .aflw_files import list_aflw_photos
+from .face_files import FaceFile, pair_annotations
 from .faces import Face
 from .pts import read_points
 
@@ -17,19 +18,17 @@ HIDDEN_BY_HEAD, VISIBLE, HIDDEN_BY_OTHERS = 0, 1, 2  # of the column `visibility
 
 
 def list_merl_rav(root: Path) -> dict[str, list[FaceFile]]:
-    """The faces of each split: those of merl_rav_organized/, which has photos and labels side by side, or without it
-    those of merl_rav_labels/ with AFLW's photos anywhere below `root`.
+    """The faces of each split: those of merl_rav_organized/, which has photos and labels side by side, or where it has
+    none those of merl_rav_labels/ with the photos of an AFLW below `root`.
 
     Raises:
         ValueError: naming a label whose photo is not there.
     """
-    organized = _find_folder(root, "merl_rav_organized")
-    if organized:
-        return _list(organized, lambda folder: pair_annotations(root, folder, ".pts"))
-    labels = _find_folder(root, "merl_rav_labels")
-    if not labels:
-        return {}
-    photos = {path.stem: path for path in list_photos(root)}
+    organized, labels = (_find_folder(root, name) for name in ("merl_rav_organized", "merl_rav_labels"))
+    faces = _list(organized, lambda folder: pair_annotations(root, folder, ".pts")) if organized else {}
+    if any(faces.values()) or not labels:
+        return faces
+    photos = {path.stem: path for path in list_aflw_photos(root)}
     return _list(labels, lambda folder: _pair_with_aflw(root, folder, photos))
 
 
@@ -57,7 +56,8 @@ def _pair_with_aflw(root: Path, folder: Path, photos: dict[str, Path]) -> list[F
             f"{missing[0]} must have its photo {photo_name(missing[0].stem)}.jpg of AFLW below {root}, but it is not "
             f"there{others}"
         )
-    return [FaceFile(photo_name(path.stem), photos[photo_name(path.stem)], path) for path in files]
+    found = [(photos[photo_name(path.stem)], path) for path in files]
+    return [FaceFile(photo.relative_to(root).with_suffix("").as_posix(), photo, path) for photo, path in found]
 
 
 def photo_name(stem: str) -> str:
@@ -74,7 +74,7 @@ def read_merl_rav(face: FaceFile) -> Iterator[Face]:
     landmarks, visibility = decode_visibility(read_points(face.annotation, _POINTS))
     folders = face.annotation.parts
     yield Face(
-        image_id=photo_name(face.annotation.stem),
+        image_id=photo_name(face.annotation.stem),  # faces of one photo share it
         photo=face.photo,
         landmarks=landmarks,
         where=str(face.annotation),
@@ -88,7 +88,7 @@ def decode_visibility(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     (x, y) is visible, (-x, -y) hidden by something else, (-1, -1) hidden by the head. One negative coordinate is
     that of a point beyond the photo's left or upper edge, or of a hidden one beyond it: the reading nearer to the
-    other points holds.
+    other points holds. A visible point beyond both edges cannot be told from a hidden one within.
     """
     negative = points < 0
     by_head = (points == -1).all(axis=1)

@@ -329,7 +329,7 @@ def test_swin_weights_are_fitted_to_the_size(tmp_path):
     torch.manual_seed(1)
     state = timm.create_model(SWIN, **SMALL).state_dict()
     save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "swin.safetensors")
-    loaded = read_pretrained(SWIN, SMALL | {"img_size": SIZE}, [1, 2, 3], tmp_path / "swin.safetensors")
+    loaded = read_pretrained(SWIN, SMALL | {"img_size": SIZE}, [0, 1, 2, 3], tmp_path / "swin.safetensors")
     bias = "layers_3.blocks.0.attn.relative_position_bias_table"
     assert loaded[bias].shape != state[bias.replace("layers_", "layers.")].shape
     assert torch.equal(loaded["patch_embed.proj.weight"], state["patch_embed.proj.weight"])

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from dataset_scripts import BENCHMARKS, conversion, load_faces
+from dataset_scripts.__main__ import main
 from dataset_scripts.merl_rav_files import decode_visibility
 
 # (pose, split, label, AFLW's folder of its photo)
@@ -98,6 +99,31 @@ def test_the_unpacked_archive_may_stay_as_it_is(published, parent):
     (published / parent).mkdir()
     (published / "merl_rav_labels").rename(published / parent / "merl_rav_labels")
     check(published)
+
+
+def test_aflw_may_be_a_link(published, tmp_path):
+    for folder in ("aflw", "data"):
+        if (published / folder).is_dir():
+            (published / folder).rename(tmp_path / folder)
+            (published / folder).symlink_to(tmp_path / folder)
+    check(published)
+
+
+def test_other_photos_of_the_same_names_are_left_alone(published):
+    write_photo(published / "thumbnails" / "image00002.jpg")
+    Image.new("RGB", (8, 8)).save(published / "thumbnails" / "image00002.jpg")
+    faces = load_faces("merl_rav", published, "train")
+    assert {face["image"].size for face in faces} == {(64, 48)}
+
+
+def test_an_empty_result_of_the_script_hides_no_labels(published):
+    (published / "merl_rav_organized" / "frontal" / "trainset").mkdir(parents=True)
+    check(published)
+
+
+def test_faces_of_one_photo_in_both_splits_are_no_fault_of_the_folder(organized, capsys):
+    assert main(["merl_rav", "--data_dir", str(organized), "--check"]) == 0
+    assert "share 1 photo by image_id" in " ".join(capsys.readouterr().out.split())
 
 
 def test_survives_parquet(organized, tmp_path):

@@ -17,6 +17,7 @@ from modeling_mtld.modeling_mtld import (
     MTLDFinePatch,
     MTLDForFacialLandmarkDetection,
     MTLDLinearHead,
+    MTLDPyramidProduct,
     MTLDSampledAttention,
     grid_embedding,
     position_embedding,
@@ -37,6 +38,7 @@ BASE = dict.fromkeys(SWITCHES, False)
 # As the paper has it
 DENSE = {"cross_attention": "dense", "pyramid_attention_levels": 3, "encoder_layers": 1, "landmark_head": "shared"}
 DENSE |= {"use_pooled_estimate": False}
+MIXED = {"pyramid_attention_levels": 2, "encoder_layers": 1}
 
 
 def new_model(**fields) -> MTLDForFacialLandmarkDetection:
@@ -104,7 +106,7 @@ def test_what_the_processor_returns_beside_pixels_is_ignored(model):
     assert torch.equal(model(PIXELS, matrices=None, face_counts=[2]).landmarks, model(PIXELS).landmarks)
 
 
-@pytest.mark.parametrize("fields", [{}, DENSE, BASE])
+@pytest.mark.parametrize("fields", [{}, MIXED, DENSE, BASE])
 @pytest.mark.parametrize("height, width", [(32, 32), (128, 128), (256, 256), (96, 160)])
 def test_other_input_sizes_work(fields, height, width):
     outputs = moved_model(**fields | {"use_heatmap_loss": True})(random_pixels(1, 3, height, width), LABELS[:1])
@@ -137,6 +139,21 @@ def test_dense_attentions_on_request():
         assert torch.allclose(weights.sum(dim=-1), torch.ones(2, 2, 5))
     assert outputs.sampling_locations == ()
     assert torch.allclose(outputs.landmarks, model(PIXELS).landmarks, atol=1e-5)
+
+
+# Feature pyramid
+
+
+def test_a_cell_is_multiplied_with_the_cell_over_it():
+    level = MTLDPyramidProduct(MTLDConfig(**TINY | {"hidden_size": 4}), channels=4)
+    level.norm = torch.nn.Identity()
+    with torch.no_grad():
+        level.input_proj.weight.copy_(torch.eye(4)[:, :, None, None])
+        level.input_proj.bias.zero_()
+    feature_map, previous = torch.randn(2, 4, 6, 10), torch.randn(2, 4, 3, 5)
+    found = level(feature_map, previous.flatten(2).transpose(1, 2), (3, 5))
+    expected = feature_map * (1 + torch.nn.functional.interpolate(previous, scale_factor=2, mode="nearest"))
+    assert torch.allclose(found, expected.flatten(2).transpose(1, 2), atol=1e-6)
 
 
 # Sampled attention
@@ -526,12 +543,13 @@ def test_half_precision_weights_load_as_float32(tmp_path, whole_model):
     assert torch.allclose(loaded(PIXELS).landmarks, half.float()(PIXELS).landmarks, atol=1e-6)
 
 
-def test_loaded_in_half_precision_keeps_coordinates_in_float32(tmp_path):
-    moved_model().save_pretrained(tmp_path)
+@pytest.mark.parametrize("head", ["per_landmark", "shared"])
+def test_loaded_in_half_precision_keeps_coordinates_in_float32(tmp_path, head):
+    moved_model(landmark_head=head).save_pretrained(tmp_path)
     half = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert half.dtype == torch.bfloat16
     layer = half.decoder.layers[0]
-    for weights in (half.decoder.mean_face, half.decoder.out.weight, layer.head.out.weight):
+    for weights in (half.decoder.mean_face, half.decoder.out.weight, *layer.head.parameters()):
         assert weights.dtype == torch.float32
     assert layer.cross_attention.sampling.weight.dtype == torch.float32
     assert half(random_pixels(1, 3, 64, 64).bfloat16()).landmarks.dtype == torch.float32

@@ -16,6 +16,7 @@ OF_LANDMARKS = {
     "decoder.mean_face",
     "decoder.out.weight",
     "decoder.out.bias",
+    *(f"decoder.layers.{layer}.head.{name}" for layer in (0, 1) for name in ("weight", "bias")),
     "heatmap_branch.out.weight",
     "heatmap_branch.out.bias",
     "scale_head.landmark_embedding",
@@ -172,10 +173,15 @@ def test_parts_that_both_have_keep_their_rows(tmp_path, caplog):
     old, new = source.config.landmark_names, WFLW.landmark_names
     same = [name for name in new if name.startswith(("nose_bridge", "nostrils", "outer_lip", "inner_lip"))]
     queries = dict(zip(new, model.decoder.queries))
+    heads = [
+        dict(zip(names, net.decoder.layers[1].head.weight.unflatten(0, (-1, 2))))
+        for net, names in ((source, old), (model, new))
+    ]
     assert len(same) == 29 and "29 landmarks that both have keep their weights: nose_bridge_0," in caplog.text
     for name in new:
         before = source.decoder.queries[old.index(name)] if name in old else None
         assert (before is not None and torch.equal(before, queries[name])) == (name in same)
+        assert name not in same or torch.equal(heads[0][name], heads[1][name])
     error = model.scale_head.usual_error[new.index("nostrils_2")]
     assert error == source.scale_head.usual_error[old.index("nostrils_2")]
 

@@ -63,6 +63,8 @@ class MTLDModelTester:
             intermediate_size=32,
             decoder_intermediate_size=32,
             decoder_layers=self.num_hidden_layers,
+            pyramid_attention_levels=2,
+            encoder_layers=1,
             use_heatmap_loss=self.use_heatmap_loss,
         )
 

@@ -58,7 +58,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
             take the product of Eq. 1 alone; 3 is the paper's.
         cross_attention (`str`): how the decoder reads the feature maps: `"sampled"`, around the last estimate, or
             `"dense"`, over all tokens, as in the paper.
-        sampling_size (`int`): sampled attention reads this number squared of places a landmark.
+        sampling_size (`int`): sampled attention reads this number squared of places of each map around each landmark.
         fine_patch_size (`int`): the last layer of sampled attention also reads this number squared of cells of s2, the
             feature map at stride 4; 0 for none.
         landmark_head (`str`): what turns queries into moves: `"per_landmark"`, a linear layer for each landmark, or
@@ -173,7 +173,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
         if len(config.out_indices or ()) != len(STRIDES):
             raise ValueError(
                 f"backbone_config must have the out_indices of the feature maps at strides {STRIDES}, "
-                f"but got {config.out_indices}"
+                f"but got {config.out_indices}; a checkpoint of an earlier version lacks the first"
             )
         if self.backbone != config.backbone:
             raise ValueError(f"backbone must be that of backbone_config ({config.backbone}), but got {self.backbone}")
@@ -192,8 +192,9 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
                 raise ValueError(f"{name} must be a finite number of at least 0, but got {value!r}")
         if self.heatmap_sigma == 0:
             raise ValueError("heatmap_sigma must be positive, but got 0")
-        if self.num_feature_levels > 3:
-            raise ValueError(f"num_feature_levels must be at most 3, but got {self.num_feature_levels}")
+        levels = len(STRIDES) - 1  # all but s2
+        if self.num_feature_levels > levels:
+            raise ValueError(f"num_feature_levels must be at most {levels}, but got {self.num_feature_levels}")
         if self.image_size % STRIDES[-1]:
             raise ValueError(f"image_size must be a multiple of {STRIDES[-1]}, but got {self.image_size}")
         if self.hidden_size % 4 or self.hidden_size % self.num_attention_heads:

@@ -254,8 +254,8 @@ class MTLDMultiscaleEncoder(nn.Module):
             for index, count in enumerate(channels[::-1][: config.num_feature_levels])
         )
         # Tokens that attend or are attended to carry where they are; sampled attention knows where it reads.
-        coarse = COARSE_LEVELS if config.encoder_layers else 0
-        self.placed = min(len(self.levels), len(STRIDES) if config.cross_attention == "dense" else coarse)
+        coarse = min(len(self.levels), COARSE_LEVELS) if config.encoder_layers else 0
+        self.placed = len(self.levels) if config.cross_attention == "dense" else coarse
         if self.placed:
             self.level_embedding = nn.Parameter(torch.zeros(self.placed, config.hidden_size))
         self.encoder = nn.ModuleList(MTLDEncoderLayer(config) for _ in range(config.encoder_layers))
@@ -422,7 +422,7 @@ class MTLDDecoderLayer(GradientCheckpointingLayer):
             queries: (batch, K, hidden).
             landmarks: (batch, K, 2) float32, where the layer before put them, fractions of the crop.
             memory: of the encoder, (batch, cells, hidden).
-            layout: of the feature maps in it, what `lay_out_maps` returns.
+            layout: of the feature maps in it, what `lay_out_maps` returns; for sampled attention alone.
             fine_map: s2, (batch, channels, H, W).
 
         Returns:
@@ -496,7 +496,7 @@ class MTLDLandmarkDecoder(MTLDBaseHead):
         """
         queries = self.queries.to(memory.dtype).expand(memory.shape[0], -1, -1)
         coarse = sum(height * width for height, width in shapes[:COARSE_LEVELS])
-        layout = lay_out_maps(shapes, self.samples, memory.device)
+        layout = None if self.dense else lay_out_maps(shapes, self.samples, memory.device)
         # Each head learns to mend what it is given; it does not teach the one before. A mean face alone has no loss of
         # its own: the first head teaches it.
         landmarks = landmarks.detach() if hasattr(self, "out") else landmarks
@@ -574,8 +574,8 @@ class MTLDPreTrainedModel(PushToHub, PreTrainedModel):
         elif isinstance(module, MTLDMultiscaleEncoder) and module.placed:
             init.normal_(module.level_embedding, std=0.02)
         elif isinstance(module, MTLDLandmarkDecoder):
-            # As large as what a landmark reads from the image: else the heads, which all landmarks share, learn late
-            # which landmark they are asked for.
+            # As large as what a landmark reads from the image: else the attention, which all landmarks share, learns
+            # late which landmark it reads for.
             init.normal_(module.queries, std=1.0)
             init.constant_(module.mean_face, 0.5)
         elif isinstance(module, MTLDBaseHead):
