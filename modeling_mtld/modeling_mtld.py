@@ -362,12 +362,13 @@ class MTLDSampledAttention(nn.Module):
         """
         with maybe_autocast(queries.device.type, enabled=False):
             samples = self.sampling(queries)
-            weights = samples[..., 2].softmax(dim=-1)
+            weights = samples[..., 2].softmax(dim=-1).unsqueeze(1)
             count = weights.shape[-1]
             sizes, corners = sizes[-count:], corners[-count:]
             places = landmarks.unsqueeze(2) + samples[..., :2] / sizes
-            values = sample_tokens(memory.float(), sizes, corners, places, weights * count)  # by 1 where they are even
-        return self.out_proj(values.flatten(2).to(queries.dtype)), weights.unsqueeze(1), places
+            factors = weights.squeeze(1) * count  # 1 where they are even
+            values = sample_tokens(memory.float(), sizes, corners, places, factors)
+        return self.out_proj(values.flatten(2).to(queries.dtype)), weights, places
 
 
 class MTLDFinePatch(nn.Module):
