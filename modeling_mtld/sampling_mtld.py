@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from transformers.utils.generic import maybe_autocast
 
 
-def cell_grid(size: int, device: torch.device | None = None) -> torch.Tensor:
-    """`size` x `size` places a cell apart, in cells from the middle one, row by row: (size * size, 2) float32."""
-    steps = torch.arange(size, dtype=torch.float32, device=device) - (size - 1) / 2
-    return torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).flatten(0, 1)
+def cell_grid(size: int) -> list[tuple[float, float]]:
+    """(x, y) of `size` x `size` places a cell apart, in cells from the middle one, row by row."""
+    steps = [index - (size - 1) / 2 for index in range(size)]
+    return [(x, y) for y in steps for x in steps]
 
 
 def sample_map(feature_map: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

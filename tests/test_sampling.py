@@ -47,5 +47,5 @@ def test_the_last_maps_can_be_read_alone():
 
 
 def test_a_grid_of_cells_has_its_middle_at_zero():
-    assert cell_grid(3).tolist() == [[x, y] for y in (-1, 0, 1) for x in (-1, 0, 1)]
-    assert cell_grid(2).tolist() == [[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]]
+    assert cell_grid(3) == [(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    assert cell_grid(2) == [(-0.5, -0.5), (0.5, -0.5), (-0.5, 0.5), (0.5, 0.5)]

@@ -422,7 +422,8 @@ def test_a_face_that_cannot_be_used_is_named_in_one_line(trained, data, tmp_path
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the faces of ../shared/data/300w")
 def test_nme_under_bfloat16_autocast_is_that_of_float32():
     model = MTLDForFacialLandmarkDetection.from_pretrained(CHECKPOINT).eval()
-    faces = FaceCrops(read_common_faces(80), MTLDImageProcessor.from_pretrained(CHECKPOINT), BENCHMARKS["300w"])
+    count = 80 if has_fast_bfloat16() else 8  # without, a face takes 8 seconds
+    faces = FaceCrops(read_common_faces(count), MTLDImageProcessor.from_pretrained(CHECKPOINT), BENCHMARKS["300w"])
     batches = list(torch.utils.data.DataLoader(faces, batch_size=16))
     labels = torch.cat([batch["labels"] for batch in batches]).double().numpy()
     scores = []
@@ -434,6 +435,11 @@ def test_nme_under_bfloat16_autocast_is_that_of_float32():
         scores.append(100 * (errors / BENCHMARKS["300w"].normalizers(labels)).mean())
     assert 2 < scores[0] < 4.5
     assert abs(scores[0] - scores[1]) < 0.02
+
+
+def has_fast_bfloat16() -> bool:
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
 
 
 def read_common_faces(count):
