@@ -258,7 +258,7 @@ def test_pixels_that_are_no_numbers_give_landmarks_that_are_none(fields, value):
 def test_compiles_without_a_graph_break(fields):
     model = moved_model(**fields)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
-    assert torch.allclose(compiled(PIXELS).landmarks, model(PIXELS).landmarks, atol=1e-6)
+    assert torch.allclose(compiled(PIXELS).landmarks, model(PIXELS).landmarks, atol=1e-5)
     assert torch.allclose(compiled(PIXELS, LABELS).loss, model(PIXELS, LABELS).loss, rtol=1e-5)
 
 
@@ -352,7 +352,7 @@ def test_base_is_pooled_s5_and_one_linear_layer():
     }
     pooled = model.backbone(PIXELS).feature_maps[-1].mean(dim=(2, 3))
     moves = (pooled @ heads["decoder.out.weight"].T + heads["decoder.out.bias"]).view(2, 5, 2)
-    assert torch.allclose(model(PIXELS).landmarks, heads["decoder.mean_face"] + moves, atol=1e-6)
+    assert torch.allclose(model(PIXELS).landmarks, heads["decoder.mean_face"] + moves, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -510,7 +510,7 @@ def test_loading_draws_nothing_anew(tmp_path, monkeypatch, warnings_of_transform
     mine, theirs = mine | dict(model.named_buffers()), theirs | dict(loaded.named_buffers())
     assert mine.keys() == theirs.keys()
     assert [n for n in mine if not n.startswith("heatmap_branch.") and not torch.equal(mine[n], theirs[n])] == []
-    assert torch.allclose(loaded(PIXELS).landmarks, model(PIXELS).landmarks, rtol=0, atol=1e-6)
+    assert torch.allclose(loaded(PIXELS).landmarks, model(PIXELS).landmarks, rtol=0, atol=1e-5)
 
 
 def test_loaded_model_can_be_trained_on_with_a_new_heatmap_branch(tmp_path):
@@ -529,7 +529,7 @@ def test_heatmap_branch_of_a_training_checkpoint_is_not_missed_without_it(tmp_pa
     save_file({k: w.contiguous() for k, w in model.state_dict().items()}, tmp_path / "model.safetensors")
     loaded = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path, use_heatmap_loss=False)
     assert [record.getMessage() for record in warnings_of_transformers] == []
-    assert torch.allclose(loaded(PIXELS).landmarks, model(PIXELS).landmarks, rtol=0, atol=1e-6)
+    assert torch.allclose(loaded(PIXELS).landmarks, model(PIXELS).landmarks, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("whole_model", [True, False])
@@ -540,7 +540,7 @@ def test_half_precision_weights_load_as_float32(tmp_path, whole_model):
     assert load_file(tmp_path / "model.safetensors")["decoder.queries"].dtype == torch.float16
     loaded = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path)
     assert {weights.dtype for weights in loaded.parameters()} == {torch.float32}
-    assert torch.allclose(loaded(PIXELS).landmarks, half.float()(PIXELS).landmarks, atol=1e-6)
+    assert torch.allclose(loaded(PIXELS).landmarks, half.float()(PIXELS).landmarks, atol=1e-5)
 
 
 @pytest.mark.parametrize("head", ["per_landmark", "shared"])

@@ -173,7 +173,7 @@ for argument in sys.argv[1:]:
         model = auto_class.from_pretrained(source, trust_remote_code=True)
         with torch.no_grad():
             landmarks = model(expected["pixels"]).landmarks
-            assert torch.allclose(landmarks, expected["landmarks"], rtol=1e-6, atol=1e-6), source
+            assert torch.allclose(landmarks, expected["landmarks"], rtol=0, atol=1e-5), source
     if target:  # before the pipeline has brought the other code files
         model.save_pretrained(target)
         processor.save_pretrained(target)

@@ -126,7 +126,7 @@ def test_what_it_saves_loads_and_can_be_saved_again(trained, tmp_path):
     inputs = PROCESSOR(photo, boxes=[box], return_tensors="pt")
     with torch.no_grad():
         expected = trained.model.eval()(inputs["pixel_values"]).landmarks
-        assert (model(inputs["pixel_values"]).landmarks - expected).abs().max() < 1e-6
+        assert (model(inputs["pixel_values"]).landmarks - expected).abs().max() < 1e-5
     points = PROCESSOR.post_process_landmark_detection(model(**inputs), inputs)[0][0]["keypoints"]
     find = pipeline("facial-landmark-detection", model=str(tmp_path / "again"), trust_remote_code=True)
     found = [[point["x"], point["y"]] for point in find(photo, boxes=[box])[0]["landmarks"]]
