@@ -46,10 +46,13 @@ BOX_NORMALIZERS = {"box": box_side, "diagonal": box_diagonal}
 
 @dataclass(frozen=True)
 class Subset:
-    """Faces that papers name: of `splits` (joined by "+"), those whose `column` holds `value`, or all without one."""
+    """Faces that papers name: of `splits` (joined by "+"), those whose `column` holds `value`, or all without one.
+
+    `faces` is their official number, None where there is none.
+    """
 
     splits: str
-    faces: int
+    faces: int | None
     column: str | None = None
     value: bool | str = True
 
@@ -176,6 +179,14 @@ class Benchmark:
             if boxes.shape != (len(points), 4):
                 raise ValueError(f"boxes must be ({len(points)}, 4) for the normaliser {kind}, but got {boxes.shape}")
         return self.normalizer_kinds[kind](points, boxes)
+
+
+HIDDEN_BY_HEAD, VISIBLE, HIDDEN_BY_OTHERS = 0, 1, 2  # values of a column `visibility`
+VISIBILITY = Column(
+    "int8",
+    "of each landmark: 0 hidden by the head (not annotated), 1 visible, 2 hidden by something else",
+    per_landmark=True,
+)
 
 
 def subset_names(benchmark: Benchmark) -> tuple[str, ...]:
@@ -635,11 +646,7 @@ _MERL_RAV = Benchmark(
     subsets={pose: Subset("test", faces, "pose", pose) for pose, faces in _MERL_RAV_POSES.items()},
     columns={
         "pose": Column("string", "pose of the head: frontal, lefthalf, left, righthalf or right"),
-        "visibility": Column(
-            "int8",
-            "of each landmark: 0 hidden by the head (not annotated), 1 visible, 2 hidden by something else",
-            per_landmark=True,
-        ),
+        "visibility": VISIBILITY,
     },
     occlusion=True,
     shares_photos=True,

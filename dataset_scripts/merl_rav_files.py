@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from .aflw_files import list_aflw_photos
+from .benchmarks import HIDDEN_BY_HEAD, HIDDEN_BY_OTHERS, VISIBLE
 from .face_files import FaceFile, pair_annotations
 from .faces import Face
 from .pts import read_points
@@ -14,7 +15,6 @@ POSES = ("frontal", "left", "lefthalf", "right", "righthalf")
 _SPLITS = {"train": "trainset", "test": "testset"}
 _PARENTS = ("", "MERL-RAV_dataset-master/", "MERL-RAV_dataset/")  # what its archive and its repository unpack to
 _POINTS = 68
-HIDDEN_BY_HEAD, VISIBLE, HIDDEN_BY_OTHERS = 0, 1, 2  # of the column `visibility`
 
 
 def list_merl_rav(root: Path) -> dict[str, list[FaceFile]]:

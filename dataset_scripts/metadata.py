@@ -13,11 +13,12 @@ import numpy as np
 
 from modeling_mtld.geometry_mtld import landmark_box
 
-from .benchmarks import Benchmark
+from .benchmarks import HIDDEN_BY_HEAD, HIDDEN_BY_OTHERS, VISIBLE, Benchmark
 from .face_files import PHOTO_SUFFIXES
 from .faces import Face
 
 METADATA = "metadata.jsonl"
+GROUP = "group"  # key of a row, and column
 _LARGEST = float(np.finfo(np.float32).max)  # of the columns that coordinates go to
 # Folders that `datasets` takes for a split, too.
 _FOLDERS = {
@@ -72,7 +73,9 @@ def read_metadata(path: str | Path, benchmark: Benchmark, root: str | Path | Non
     A row is a JSON object with `file_name`, below the folder of `path`; `landmarks`, K times [x, y] in the order of
     `benchmark.landmark_names`, null where unannotated, or a mapping of names to these; where they are known `box`
     [x0, y0, x1, y1] and, if `benchmark.occlusion`, `occluded`, K times true or false, or a mapping of the names of
-    occluded landmarks to true. Other keys are ignored.
+    occluded landmarks to true. If the benchmark has these columns, `visibility`, K times 0 (hidden by the head), 1
+    (visible) or 2 (hidden by something else), or a mapping of the names of those that are not visible to these, and
+    `group`, one of its subsets or null. Other keys are ignored.
 
     Args:
         path: the file.
@@ -89,11 +92,12 @@ def read_metadata(path: str | Path, benchmark: Benchmark, root: str | Path | Non
             landmarks, box = _landmarks(row, benchmark), _box(row.get("box"))
             _check_crop(landmarks, box, benchmark)
             occluded = _occluded(row, benchmark) if benchmark.occlusion else None
+            columns = {name: _COLUMNS[name](row, benchmark) for name in benchmark.columns}
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         name = photo.relative_to(root or path.parent)
         image_id = (name.with_suffix("") if name.suffix.lower() in PHOTO_SUFFIXES else name).as_posix()
-        yield Face(image_id, photo, landmarks, where, box, occluded)
+        yield Face(image_id, photo, landmarks, where, box, occluded, columns)
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict]]:
@@ -213,3 +217,23 @@ def _occluded(row: Mapping, benchmark: Benchmark) -> np.ndarray:
     if wrong:
         raise ValueError(f"occluded must be true or false for each landmark, but got {reprlib.repr(wrong[0])}")
     return np.array(flags, dtype=bool)
+
+
+def _visibility(row: Mapping, benchmark: Benchmark) -> list[int]:
+    known = (HIDDEN_BY_HEAD, VISIBLE, HIDDEN_BY_OTHERS)
+    values = _in_order(row.get("visibility"), benchmark.landmark_names, "visibility", "0, 1 or 2", missing=VISIBLE)
+    wrong = [value for value in values if isinstance(value, bool) or value not in known]
+    if wrong:
+        raise ValueError(f"visibility must be 0, 1 or 2 for each landmark, but got {reprlib.repr(wrong[0])}")
+    return values
+
+
+def _group(row: Mapping, benchmark: Benchmark) -> str | None:
+    group = row.get(GROUP)
+    if group is not None and group not in benchmark.subsets:
+        names = ", ".join(benchmark.subsets)
+        raise ValueError(f"{GROUP} must be one of {names} or null, but got {reprlib.repr(group)}")
+    return group
+
+
+_COLUMNS = {"visibility": _visibility, GROUP: _group}

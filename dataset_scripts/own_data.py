@@ -9,12 +9,12 @@ import yaml
 
 from modeling_mtld.drawing_mtld import contours
 
-from .benchmarks import BENCHMARKS, BOX_NORMALIZERS, Benchmark, Distance, Part
-from .metadata import METADATA, near
+from .benchmarks import BENCHMARKS, BOX_NORMALIZERS, VISIBILITY, Benchmark, Column, Distance, Part, Subset
+from .metadata import GROUP, METADATA, near
 
 _KEYS = (
     *("name", "title", "landmarks", "flip_pairs", "normalizer", "crop", "failure_threshold"),
-    *("parts", "occluded", "licence", "homepage", "citation"),
+    *("parts", "occluded", "visibility", "groups", "licence", "homepage", "citation"),
 )
 _REQUIRED = ("landmarks", "flip_pairs", "normalizer")
 _CROPS = ("landmark_box", "box")
@@ -63,6 +63,9 @@ def read_benchmark(path: str | Path) -> Benchmark:
         parts: contours by name: the landmarks to join, or `{landmarks: [...], closed: true}` if the last joins the
             first; by default landmarks that a number tells apart (mouth_0, mouth_1).
         occluded: whether metadata.jsonl says which landmarks are occluded; by default false.
+        visibility: whether metadata.jsonl says which landmarks the head itself hides; by default false.
+        groups: names of groups of faces that are scored by themselves too, such as poses; a row of metadata.jsonl
+            gives the `group` of its face.
         name, title: as in files and as in tables; by default the file's stem, or if that is landmarks, its folder.
         licence, homepage, citation: for cards; by default none ("").
 
@@ -105,6 +108,8 @@ def benchmark_yaml(benchmark: Benchmark) -> str:
             name: {"landmarks": named(part.indices), "closed": part.closed} for name, part in benchmark.parts.items()
         },
         "occluded": benchmark.occlusion,
+        "visibility": "visibility" in benchmark.columns,
+        "groups": list(benchmark.subsets),
         "licence": benchmark.licence,
         "homepage": benchmark.homepage,
         "citation": benchmark.citation,
@@ -155,6 +160,8 @@ def _benchmark(values: Mapping, path: Path) -> Benchmark:
         "crop_box": _crop(values.get("crop")),
         "failure_threshold": _threshold(values.get("failure_threshold")),
         "occlusion": _truth("occluded", values.get("occluded")),
+        "columns": _columns(values),
+        "subsets": {name: Subset("test", None, GROUP, name) for name in _groups(values.get("groups"))},
         **{key: _text(key, values.get(key)) for key in ("licence", "citation")},
     }
     return Benchmark(
@@ -316,6 +323,21 @@ def _truth(key: str, value: object) -> bool:
     if value is not None and not isinstance(value, bool):
         raise ValueError(f"{key} must be true or false, but got {reprlib.repr(value)}")
     return bool(value)
+
+
+def _columns(values: Mapping) -> dict[str, Column]:
+    columns = {"visibility": VISIBILITY} if _truth("visibility", values.get("visibility")) else {}
+    return columns | ({GROUP: Column("string", "group that the face is scored with")} if values.get("groups") else {})
+
+
+def _groups(value: object) -> list[str]:
+    names = [] if value is None else value
+    if not isinstance(names, list) or not all(isinstance(n, str) and re.fullmatch(r"[\w.-]+", n) for n in names):
+        raise ValueError(f"groups must be names of letters, digits, ., - and _, but got {reprlib.repr(value)}")
+    for name in names:
+        if names.count(name) > 1 or name in ("train", "validation", "test"):
+            raise ValueError(f"groups must have different names that no split has, but got {name!r}")
+    return names
 
 
 def _text(key: str, value: object) -> str:

@@ -199,6 +199,32 @@ def test_columns_of_box_and_occluded(tmp_path):
     assert face["box"] == [1, 2, 30.5, 40] and face["occluded"] == [True] + 4 * [False]
 
 
+def test_visibility_and_groups(tmp_path):
+    path = write_yaml(tmp_path / "dolls", visibility=True, groups=["left", "yaw_60-90"])
+    one = {"file_name": "a.png", "landmarks": POINTS, "visibility": [1, 0, 2, 1, 1], "group": "left"}
+    other = {"file_name": "b.png", "landmarks": POINTS, "visibility": {"nose_tip": 0}, "group": None}
+    for name in ("a.png", "b.png"):
+        write_photo(tmp_path / "dolls" / name)
+    write_rows(tmp_path / "dolls", one, other)
+    faces = load_faces(path, None, "train")
+    assert faces["visibility"][:] == [[1, 0, 2, 1, 1], [1, 1, 0, 1, 1]] and faces["group"][:] == ["left", None]
+    assert list(read_benchmark(path).subsets) == ["left", "yaw_60-90"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"visibility": [1, 1]}, "visibility must be a list of 5 times"),
+        ({"visibility": [1, 3, 1, 1, 1]}, "visibility must be 0, 1 or 2 for each landmark, but got 3"),
+        ({"visibility": [True] * 5}, "visibility must be 0, 1 or 2 for each landmark, but got True"),
+        ({"visibility": [1] * 5, "group": "right"}, "group must be one of left or null, but got 'right'"),
+    ],
+)
+def test_malformed_visibility_and_groups(tmp_path, row, message):
+    with pytest.raises(ValueError, match=rf"metadata\.jsonl row 1: {message}"):
+        read_row(tmp_path, {"landmarks": POINTS, **row}, visibility=True, groups=["left"])
+
+
 def test_rows_of_another_editor(tmp_path):
     """A byte order mark, blank lines, Windows's line ends and separators, a line separator within a text."""
     benchmark = read_benchmark(write_yaml(tmp_path))
@@ -305,6 +331,8 @@ normalizer:
   box: box
 crop: box
 failure_threshold: 0.08
+visibility: true
+groups: [frontal, profile]
 parts:
   mouth: [mouth_0, mouth_1]
   eyes: {landmarks: [0, 1, nose_tip], closed: true}
@@ -396,6 +424,10 @@ def test_one_landmark(tmp_path):
         ({"parts": {"a\nb": [0, 1]}}, r"parts must have names, but got 'a\\nb'"),
         ({"parts": {"mouth": ["mouth_9"]}}, "parts mouth must be made of names in landmarks"),
         ({"parts": {"mouth": {"points": [3, 4]}}}, "parts mouth must have the keys landmarks and closed, .*'points'"),
+        ({"visibility": "no"}, "visibility must be true or false, but got 'no'"),
+        ({"groups": "left"}, "groups must be names of letters, digits, ., - and _, but got 'left'"),
+        ({"groups": ["left", "left"]}, "groups must have different names that no split has, but got 'left'"),
+        ({"groups": ["test"]}, "groups must have different names that no split has, but got 'test'"),
         ({"occluded": "no"}, "occluded must be true or false, but got 'no'"),
         ({"homepage": "example.org"}, "homepage must be an address"),
     ],

@@ -1,0 +1,132 @@
+"""AFLW's crops of 120 px with the 68 points of MERL-RAV, as a data set of one's own.
+
+    python -m dataset_scripts.aflw_crops --data_dir aflw_crops --labels labels.parquet --output_dir aflw68
+
+The crops are the data set `aflw_crops` (Parquet, 21 points, yaw), the labels those of MERL-RAV moved into the crops'
+frame by a scale and a shift for each face. This is neither MERL-RAV's protocol nor its resolution: train with it, and
+compare networks on it, but quote no scores beside others'. `aflw_poses.txt` lists 800 of the faces, of all poses, for
+`--validation_list`.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import yaml
+from tqdm.auto import tqdm
+
+from .benchmarks import BENCHMARKS
+from .metadata import METADATA
+
+GROUPS = {"yaw_0-30": 30, "yaw_30-60": 60, "yaw_60-90": float("inf")}  # degrees, either way; the upper limits
+MAX_RESIDUAL, MAX_HALF_SPLIT = 0.027, 0.025  # of the face's size: the moved points of the others lie too far off
+POSES = Path(__file__).with_name("aflw_poses.txt")
+
+
+def write_aflw68(data_dir: Path, labels: Path, output_dir: Path) -> int:
+    """Writes the photos, metadata.jsonl and landmarks.yaml of the split train to `output_dir`. Returns its faces.
+
+    Raises:
+        ValueError: naming the argument, if `output_dir` is there, or a file is missing or has other columns.
+    """
+    if output_dir.exists():
+        raise ValueError(f"--output_dir must not exist yet, but got {output_dir}")
+    known = _read_labels(labels)
+    shards = sorted(data_dir.glob("data/*.parquet"))
+    if not shards:
+        raise ValueError(f"--data_dir must hold data/*.parquet, but got {data_dir}")
+    unfinished = output_dir.with_name(f".{output_dir.name}.unfinished")
+    (unfinished / "train").mkdir(parents=True, exist_ok=True)
+    with open(unfinished / "train" / METADATA, "w", encoding="utf-8") as rows:
+        count = sum(_write_face(face, known, unfinished / "train", rows) for face in _faces(shards))
+    (unfinished / "landmarks.yaml").write_text(_description(), encoding="utf-8")
+    os.replace(unfinished, output_dir)
+    return count
+
+
+def _read_labels(file: Path) -> dict[str, dict]:
+    """By image id, those whose places are accurate."""
+    if not file.is_file():
+        raise ValueError(f"--labels must be an existing file, but got {file}")
+    rows = pq.read_table(file).to_pylist()
+    if not rows or not {"image_id", "landmarks", "visibility", "fit_residual", "half_split"} <= rows[0].keys():
+        raise ValueError(f"--labels must hold landmarks, visibility and how well they fit, but got {file}")
+    return {row["image_id"]: row for row in rows if _fits(row)}
+
+
+def _fits(row: dict) -> bool:
+    residual, half_split = row["fit_residual"], row["half_split"]  # the latter None of a profile with few points
+    return residual is not None and residual < MAX_RESIDUAL and (half_split is None or half_split < MAX_HALF_SPLIT)
+
+
+def _faces(shards: list[Path]) -> Iterator[dict]:
+    for shard in tqdm(shards, desc="crops"):
+        yield from pq.read_table(shard, columns=["image", "image_id", "yaw"]).to_pylist()
+
+
+def _write_face(face: dict, labels: dict[str, dict], folder: Path, rows) -> bool:
+    """Whether the face has a label."""
+    label = labels.get(face["image_id"])
+    if label is None:
+        return False
+    data = face["image"]["bytes"]
+    name = face["image_id"] + (".png" if data.startswith(b"\x89PNG") else ".jpg")
+    (folder / name).write_bytes(data)
+    row = {
+        "file_name": name,
+        "landmarks": [None if None in point else [round(value, 2) for value in point] for point in label["landmarks"]],
+        "visibility": label["visibility"],
+        "group": group_of(face["yaw"]),
+    }
+    rows.write(json.dumps(row) + "\n")
+    return True
+
+
+def group_of(yaw: float) -> str:
+    """The name of the group of a face whose head is turned by `yaw` degrees to either side."""
+    return next(name for name, limit in GROUPS.items() if abs(yaw) < limit)
+
+
+def _description() -> str:
+    facts = BENCHMARKS["merl_rav"]
+    values = {
+        "title": "AFLW crops with MERL-RAV's points",
+        "landmarks": list(facts.landmark_names),
+        "flip_pairs": [[facts.landmark_names[index] for index in pair] for pair in facts.flip_pairs],
+        "normalizer": "box",
+        "failure_threshold": facts.failure_threshold,
+        "visibility": True,
+        "groups": list(GROUPS),
+        "licence": facts.licence,
+        "homepage": facts.homepage,
+        "citation": facts.citation,
+    }
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command. Returns the exit status: 0, or 2 after one line on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset_scripts.aflw_crops",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder of the crops, with data/*.parquet")
+    parser.add_argument("--labels", type=Path, required=True, help="labels.parquet")
+    parser.add_argument("--output_dir", type=Path, required=True, help="must not exist yet")
+    args = parser.parse_args(argv)
+    try:
+        count = write_aflw68(args.data_dir, args.labels, args.output_dir)
+    except (ValueError, OSError) as error:
+        print(f"aflw_crops: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.output_dir} holds {count:,} faces; {POSES} lists those to hold out")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
