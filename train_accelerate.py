@@ -4,6 +4,7 @@
     accelerate launch train_accelerate.py --dataset 300w --data_dir 300w --eval_only \\
         --model_name_or_path outputs/mtld-r18 --output_dir outputs/scores
     accelerate launch train_accelerate.py --dataset dolls/landmarks.yaml --output_dir outputs/dolls   # your own points
+    accelerate launch train_accelerate.py --dataset 300w wflw --data_dir 300w wflw --output_dir outputs/both
 
 The defaults are the paper's recipe (Section 4.1). Every row of its Tables 3 and 5 is this command with `--config`,
 such as `--config use_structure_loss=false` or `--config num_neighbors=10`; all modules off (its "Base") is
@@ -36,11 +37,12 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, TorchDynamoPlugin, set_seed
 from tqdm.auto import tqdm
 
-from dataset_scripts.augmentation import box_margins, mean_face
+from dataset_scripts.augmentation import box_margins
 from modeling_mtld.loss_mtld import LossCounts, count_items
 from modeling_mtld.model_card_mtld import Stage, read_stages
 from training_mtld import checkpoints, data, evaluation, models, optimization, publishing, report, tracking
 from training_mtld.checkpoints import Progress, Stopped, StopSignal
+from training_mtld.evaluation import Scored
 from training_mtld.options import parse_args
 
 
@@ -54,7 +56,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     schedule: optimization.Schedule
     average: object  # ModelEmaV3 of the weights, or None
-    faces: data.Crops
+    faces: data.Mixture
     loader: torch.utils.data.DataLoader
     progress: Progress
     stop: StopSignal
@@ -86,7 +88,7 @@ def build_accelerator(args) -> Accelerator:
 
 
 def build_training(
-    accelerator: Accelerator, args, model, faces: data.Crops, stop: StopSignal, stage: Stage
+    accelerator: Accelerator, args, model, faces: data.Mixture, stop: StopSignal, stage: Stage
 ) -> Training:
     """Optimizer, schedule and loader for `model` and `faces`, prepared for this process and device."""
     model = model.to(accelerator.device)
@@ -190,7 +192,7 @@ def add_gradients(training: Training, batches: list[dict]) -> tuple[dict[str, to
     """
     accelerator, model = training.accelerator, training.model
     neighbors = training.network.config.num_neighbors
-    items = [torch.stack(count_items(batch["labels"], neighbors)) for batch in batches]
+    items = [torch.stack(count_items(batch["labels"], neighbors, batch.get("visibility"))) for batch in batches]
     counts = LossCounts(*accelerator.reduce(torch.stack(items).sum(dim=0)))
     # What backward divides by, and what DDP averages over: the counts have it already.
     whole = accelerator.num_processes * accelerator.gradient_accumulation_steps
@@ -233,7 +235,7 @@ def save_and_stop(training: Training, folder: Path):
         raise Stopped(training.stop.number or signal.SIGTERM)  # another process has it
 
 
-def train(training: Training, scored: dict, parts: dict):
+def train(training: Training, scored: list[Scored]):
     """All epochs that are left, with checkpoints, scores and pictures at their intervals."""
     args, accelerator, progress = training.args, training.accelerator, training.progress
     folder = Path(args.output_dir) / "checkpoints"
@@ -249,50 +251,59 @@ def train(training: Training, scored: dict, parts: dict):
             break
         if args.eval_every and progress.epoch % args.eval_every == 0:
             evaluation.share_buffers(accelerator, training.result)
-            faces = evaluation.predict_all(accelerator, training.result, scored, args)
-            tracking.log_scores(accelerator, evaluation.evaluate(faces, args), args, progress.epoch)
+            for one in scored:
+                scores = one.evaluate(one.predict(accelerator, training.result))
+                tracking.log_scores(accelerator, scores, one.args, progress.epoch)
         if args.picture_every and progress.epoch % args.picture_every == 0:
-            tracking.log_picture(accelerator, training.result, parts, args, progress.epoch)
+            for one in scored:
+                tracking.log_picture(accelerator, training.result, one, progress.epoch)
 
 
-def finish(training: Training, processor, scored: dict, parts: dict, former: list):
+def finish(training: Training, processor, scored: list[Scored], former: list[Stage]):
     """Saves the model, scores what was saved, and saves it again with its scores on the card; publishes it."""
     args, accelerator, model = training.args, training.accelerator, training.result
     evaluation.share_buffers(accelerator, model)
     publishing.round_weights(model)
     # Already here: a stream may yet break off.
     publishing.save_model(accelerator, model, processor, args, [*former, training.stage])
-    faces = evaluation.predict_all(accelerator, model, scored, args)
-    scores = evaluation.evaluate(faces, args)
-    tracking.log_scores(accelerator, scores, args, args.epochs)
-    if args.picture_every:
-        tracking.log_picture(accelerator, model, parts, args, args.epochs)
-    stage = dataclasses.replace(training.stage, results=evaluation.card_results(scores, args))
+    found = []
+    for one in scored:
+        faces = one.predict(accelerator, model)
+        scores = one.evaluate(faces)
+        tracking.log_scores(accelerator, scores, one.args, args.epochs)
+        if args.picture_every:
+            tracking.log_picture(accelerator, model, one, args.epochs)
+        found.append((one, faces, scores))
+    results = {one.args.benchmark.name: evaluation.card_results(scores, one.args) for one, _, scores in found}
+    stage = training.stage.with_results(results)
     publishing.save_model(accelerator, model, processor, args, [*former, stage])
     if accelerator.is_main_process:
-        written = evaluation.build_report(accelerator, args, scores, parts, args.output_dir)
-        evaluation.write_evaluation(Path(args.output_dir) / "evaluation", written, faces, parts, args)
-        report.show_report(written)
+        for one, faces, scores in found:
+            written = evaluation.build_report(accelerator, one, scores, args.output_dir)
+            evaluation.write_evaluation(one.folder(Path(args.output_dir) / "evaluation"), written, faces, one)
+            report.show_report(written)
         publishing.push(args)
         tqdm.write(f"{args.output_dir} holds the model of the last epoch, {args.output_dir}/evaluation its scores")
     accelerator.end_training()
 
 
-def score_checkpoint(accelerator: Accelerator, args, model, processor, scored: dict, parts: dict):
+def score_checkpoint(accelerator: Accelerator, args, model, processor, scored: list[Scored]):
     """--eval_only: prints the scores, and writes them to --output_dir if there is one."""
     model = accelerator.prepare(model)
-    faces = evaluation.predict_all(accelerator, model, scored, args)
-    noise = evaluation.measure_box_noise(accelerator, model, parts, processor, args) if args.box_noise else None
-    scores = evaluation.evaluate(faces, args)
+    for one in scored:
+        faces = one.predict(accelerator, model)
+        noise = evaluation.measure_box_noise(accelerator, model, one, processor) if args.box_noise else None
+        scores = one.evaluate(faces)
+        if not accelerator.is_main_process:
+            continue
+        written = evaluation.build_report(accelerator, one, scores, args.model_name_or_path)
+        if noise:
+            written["box_noise"] = noise
+        report.show_report(written)
+        if args.output_dir:
+            evaluation.write_evaluation(one.folder(Path(args.output_dir)), written, faces, one)
     accelerator.end_training()
-    if not accelerator.is_main_process:
-        return
-    written = evaluation.build_report(accelerator, args, scores, parts, args.model_name_or_path)
-    if noise:
-        written["box_noise"] = noise
-    report.show_report(written)
-    if args.output_dir:
-        evaluation.write_evaluation(Path(args.output_dir), written, faces, parts, args)
+    if args.output_dir and accelerator.is_main_process:
         print(f"{args.output_dir} holds the scores")
 
 
@@ -305,24 +316,24 @@ def main(args):
         if args.channels_last:
             model = model.to(memory_format=torch.channels_last)
         processor = models.build_processor(args, model.config)
-        parts = data.load_scored(args, processor)
-        faces = None if args.eval_only else data.load_training(args, processor)
-    scored = data.scoring_loaders(accelerator, args, parts)
+        loaded = [(part, data.load_scored(part, processor)) for part in args.datasets if part.is_scored]
+        faces = None if args.eval_only else data.load_training(args, processor, model.config)
+    scored = [Scored(part, parts, data.scoring_loaders(accelerator, args, parts)) for part, parts in loaded]
     if args.eval_only:
-        score_checkpoint(accelerator, args, model, processor, scored, parts)
+        score_checkpoint(accelerator, args, model, processor, scored)
         return
     publishing.check_repository(args)
-    processor.box_margins = box_margins(faces.faces, args.benchmark)
+    processor.box_margins = box_margins(faces.members[0].crops.faces, args.datasets[0].benchmark)
     if new_landmarks:
-        model.set_mean_face(mean_face(faces.faces, args.benchmark))
+        model.set_mean_face(data.joint_mean_face(args, faces, model.config.landmark_names))
     former, stage = read_stages(args.model_name_or_path), publishing.describe_training(accelerator, args, faces)
     with StopSignal() as stop:
         training = build_training(accelerator, args, model, faces, stop, stage)
         updates = data.updates_per_epoch(accelerator, args, training.loader)
         tracking.start(accelerator, args, effective_batch(training), updates)
         training.stage = checkpoints.resume(accelerator, args, Path(args.output_dir) / "checkpoints", stage)
-        train(training, scored, parts)
-    finish(training, processor, scored, parts, former)
+        train(training, scored)
+    finish(training, processor, scored, former)
 
 
 def run(argv=None) -> int:

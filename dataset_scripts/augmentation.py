@@ -5,7 +5,7 @@ has them. Shift and colour stand for what a face detector and a camera do.
 """
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -16,7 +16,7 @@ import torch
 from modeling_mtld.geometry_mtld import crop_matrix, pixels_to_fractions, transform_points, warp_image
 from modeling_mtld.image_processing_mtld import MARGIN_LIMITS
 
-from .benchmarks import Benchmark, subset_names, subsets_of
+from .benchmarks import HIDDEN_BY_HEAD, Benchmark, subset_names, subsets_of
 
 _FACES_OF_MEAN = 2000  # of a stream; enough for a mean to a pixel of the crop
 
@@ -120,11 +120,13 @@ class FaceCropper:
     """Makes of a face what the model takes.
 
     That is `pixel_values` (3, size, size) float32 and `labels` (K, 2) fractions of the crop, NaN where not annotated;
-    without augmentation, or with one that leaves faces upright, also `boxes` (4,), the box of the face, in the same
-    fractions, and where the benchmark has any, `subsets` (S,) bool, which of `subset_names` the face is in.
+    of a set that knows it `visibility` (K,) float32, 0 where the head itself hides the landmark and else 1; with
+    augmentation `mirrored`, bool. Without it, or with one that leaves faces upright, also `boxes` (4,), the box of the
+    face, in the same fractions, and where the benchmark has any, `subsets` (S,) bool, which of `subset_names` the face
+    is in.
 
-    What is drawn for a face depends on the seed, the epoch and the face alone, so that neither its place in the order,
-    nor the number of workers, nor an interruption changes a training.
+    What is drawn for a face depends on the seed, the epoch, the face and how often the epoch has shown it before, so
+    that neither its place in the order, nor the number of workers, nor an interruption changes a training.
 
     Args:
         processor: an `MTLDImageProcessor`; gives size and normalisation.
@@ -146,11 +148,12 @@ class FaceCropper:
         self.flip_epochs = flip_epochs
         self.flip_pairs = np.asarray(benchmark.flip_pairs, dtype=int).reshape(-1, 2)
 
-    def __call__(self, face: Mapping, epoch: int) -> dict[str, torch.Tensor]:
+    def __call__(self, face: Mapping, epoch: int, repeat: int = 0) -> dict[str, torch.Tensor]:
         """
         Args:
             face: the columns of `load_faces`.
             epoch: draws differ from one to the next.
+            repeat: as often the epoch has shown this face before.
 
         Raises:
             ValueError: if the box has no area.
@@ -160,14 +163,19 @@ class FaceCropper:
         box, size = self.benchmark.box_to_crop(face), self.processor.size["height"]
         matrix, flip = crop_matrix(box, size, self.processor.box_enlargement), False
         if self.augmentation is not None:
-            rng = np.random.default_rng((self.seed, epoch, _key(face["image_id"], landmarks)))
+            key = _key(face["image_id"], landmarks)
+            rng = np.random.default_rng((self.seed, epoch, key, repeat) if repeat else (self.seed, epoch, key))
             matrix, flip = self._augmentation_of(epoch).matrix(box, size, self.processor.box_enlargement, rng)
         crop = warp_image(image, matrix, size)
         item = {"labels": pixels_to_fractions(transform_points(matrix, landmarks), size)}
+        if "visibility" in self.benchmark.columns:
+            item["visibility"] = (np.asarray(face["visibility"]) != HIDDEN_BY_HEAD).astype(np.float64)
+        if flip:
+            for values in item.values():
+                values[self.flip_pairs.ravel()] = values[self.flip_pairs[:, ::-1].ravel()]
         if self.augmentation is not None:
             crop = self.augmentation.change_pixels(crop, rng)
-        if flip:
-            item["labels"][self.flip_pairs.ravel()] = item["labels"][self.flip_pairs[:, ::-1].ravel()]
+            item["mirrored"] = np.array(flip)
         if self.augmentation is None or self.augmentation.upright:
             item["boxes"] = pixels_to_fractions(transform_points(matrix, box.reshape(2, 2)), size).ravel()
             if subset_names(self.benchmark):  # (N, 0) could not be gathered from several processes
@@ -214,8 +222,12 @@ class FaceCrops(torch.utils.data.Dataset):
         return len(self.faces)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.repeated(index, 0)
+
+    def repeated(self, index: int, repeat: int) -> dict[str, torch.Tensor]:
+        """A face that the epoch has shown `repeat` times before."""
         try:
-            return self.crop(self.faces[index], int(self.epoch))
+            return self.crop(self.faces[index], int(self.epoch), repeat)
         except (ValueError, OSError) as error:
             name = self.faces.select_columns("image_id")[index]["image_id"]
             raise ValueError(f"face {name}: {error}") from error
@@ -271,6 +283,14 @@ def mean_face(faces: datasets.Dataset | datasets.IterableDataset, benchmark: Ben
     Raises:
         ValueError: naming a landmark that none of them has.
     """
+    return mean_of_sums(*landmark_sums(faces, benchmark), benchmark.landmark_names)
+
+
+def landmark_sums(
+    faces: datasets.Dataset | datasets.IterableDataset, benchmark: Benchmark
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the crops of `faces` (of a stream: of its first) the sums of each landmark, (K, 2) fractions of the crop, and
+    how many there are of it, (K, 1)."""
     total, count = np.zeros((benchmark.num_landmarks, 2)), np.zeros((benchmark.num_landmarks, 1), dtype=int)
     for face in _boxes_and_points(faces):
         matrix = crop_matrix(benchmark.box_to_crop(face), 256)
@@ -278,7 +298,12 @@ def mean_face(faces: datasets.Dataset | datasets.IterableDataset, benchmark: Ben
         annotated = np.isfinite(points).all(axis=1, keepdims=True)
         total += np.where(annotated, points, 0)
         count += annotated
+    return total, count
+
+
+def mean_of_sums(total: np.ndarray, count: np.ndarray, names: Sequence[str]) -> torch.Tensor:
+    """`mean_face` from `landmark_sums`."""
     if not count.all():
-        name = benchmark.landmark_names[int(np.argmin(count))]
+        name = names[int(np.argmin(count))]
         raise ValueError(f"landmarks must each be annotated in a training face, but {name} is in none of them")
     return torch.from_numpy(total / count).float()

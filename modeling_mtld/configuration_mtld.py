@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig, TimmBackboneConfig
 from .backbone_mtld import STRIDES, check_backbone_kwargs, current_name, pretrained_cfg, stage_indices, timm_kwargs
 from .hub_mtld import CONFIGURATION_FILES, PushToHub
 from .publishing_mtld import complete_checkpoint
+from .topology_mtld import check_landmarks, check_topologies
 
 LEAST = {  # of the fields that are whole numbers
     "image_size": STRIDES[-1],
@@ -23,6 +24,7 @@ LEAST = {  # of the fields that are whole numbers
     "fine_patch_size": 0,
     "num_neighbors": 0,
 }
+LOSSES = ("coordinate", "initial", "heatmap", "structure", "scale", "visibility")
 CHOICES = {
     "cross_attention": ("sampled", "dense"),
     "landmark_head": ("per_landmark", "shared"),
@@ -47,6 +49,10 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
         num_landmarks (`int`): K.
         landmark_names (`list[str]`, *optional*): K names.
         flip_pairs (`list[list[int]]`, *optional*): pairs of landmarks that change places in a mirrored face.
+        topologies (`dict`, *optional*): of a network that was trained with several sets of landmarks, each by its
+            name: the fields of `Topology`. A forward pass predicts all K; `topology=` chooses some of them.
+        datasets (`list[str]`, *optional*): names of training sets whose annotations have habits of their own: an
+            offset for each landmark, which `dataset=` adds.
         hidden_size (`int`): width of the transformer; a multiple of 4 and of `num_attention_heads`.
         num_attention_heads (`int`): heads of every attention.
         intermediate_size (`int`): inner width of the feed-forward networks over image tokens.
@@ -68,6 +74,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
         use_multiscale_transformer (`bool`): feature pyramid, Feature Fusion Encoder and Landmark Decoder.
         use_heatmap_loss (`bool`): the heatmap branch and Eq. 2.
         use_structure_loss (`bool`): Eq. 4.
+        use_visibility_head (`bool`): for every landmark whether the head itself hides it. It is not in the paper.
         use_scale_head (`bool`): a confidence for every landmark. It changes nothing else, and is not in the paper. A
             checkpoint without these weights needs `False`, or the training of this part.
         heatmap_size (`int`, *optional*): side of the heatmaps; a quarter of `image_size` where not given.
@@ -76,6 +83,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
         initial_loss_weight (`float`): of the coordinate loss of the estimate that the decoder starts from.
         scale_loss_weight (`float`): of the scale head's likelihood. It shares no parameter with the others, and Adam
             does not mind its size; it is small so that clipping by the norm of all gradients is not up to it.
+        visibility_loss_weight (`float`): of the cross-entropy of the visibility head.
         num_neighbors (`int`): landmarks compared with each landmark in Eq. 4 (Table 5).
         structure_distance (`str`): `"squared"` as printed in Eq. 4, or `"euclidean"`.
 
@@ -93,6 +101,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
         "initial_landmarks",
         "scales",
         "scores",
+        "visibilities",
         "heatmaps",
         "hidden_states",
         "attentions",
@@ -106,6 +115,8 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
     num_landmarks: int = 68
     landmark_names: list | None = None
     flip_pairs: list | None = None
+    topologies: dict | None = None
+    datasets: list | None = None
     hidden_size: int = 96
     num_attention_heads: int = 4
     intermediate_size: int = 192
@@ -123,6 +134,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
     use_heatmap_loss: bool = True
     use_structure_loss: bool = True
     use_scale_head: bool = True
+    use_visibility_head: bool = False
     heatmap_size: int | None = None
     heatmap_sigma: float = 1.5
     coordinate_loss_weight: float = 1.0
@@ -130,6 +142,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
     heatmap_loss_weight: float = 0.25
     structure_loss_weight: float = 5.0
     scale_loss_weight: float = 0.01
+    visibility_loss_weight: float = 0.01
     num_neighbors: int = 5
     structure_distance: str = "squared"
 
@@ -185,7 +198,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
                 raise ValueError(f"{name} must be a whole number of at least {least}, but got {value!r}")
         for name in (
             "heatmap_sigma",
-            *(f"{loss}_loss_weight" for loss in ("coordinate", "initial", "heatmap", "structure", "scale")),
+            *(f"{loss}_loss_weight" for loss in LOSSES),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
@@ -217,23 +230,12 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
             raise ValueError(f"heatmap_size must be a multiple of image_size / 8 ({cells}), but got {size!r}")
 
     def _check_landmarks(self):
-        count = self.num_landmarks
-        for name in ("landmark_names", "flip_pairs"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, list | tuple):
-                raise ValueError(f"{name} must be a list or None, but got {value!r}")
-        if self.landmark_names is not None and len(self.landmark_names) != count:
-            raise ValueError(
-                f"landmark_names must hold num_landmarks ({count}) names, but got {len(self.landmark_names)}; for "
-                "other landmarks than a checkpoint's, give landmark_names and flip_pairs too, which may be None"
-            )
-        for pair in self.flip_pairs or []:
-            numbers = pair if isinstance(pair, list | tuple) else [pair]
-            if len(numbers) != 2 or not all(type(index) is int and 0 <= index < count for index in numbers):
-                raise ValueError(f"flip_pairs must be pairs of indices below {count}, but got {pair}")
-        paired = [index for pair in self.flip_pairs or [] for index in pair]
-        if len(set(paired)) < len(paired):
-            raise ValueError(f"flip_pairs must hold each landmark once, but got {self.flip_pairs}")
+        check_landmarks(self, self.num_landmarks)
+        check_topologies(self)
+        names = self.datasets
+        is_list = isinstance(names, list | tuple) and len(names) > 0 and all(isinstance(name, str) for name in names)
+        if names is not None and (not is_list or len(set(names)) < len(names)):
+            raise ValueError(f"datasets must be None or a list of different names, but got {names!r}")
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
         """Writes config.json with all that the Auto classes and pipelines ask of it, and the code that they load.

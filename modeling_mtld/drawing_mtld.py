@@ -15,6 +15,7 @@ LINE, POINT, FRAME, INK = (0, 225, 190), (255, 240, 60), (255, 255, 255), (20, 2
 CLOSED_PARTS = ("eye", "lip", "lips", "mouth")  # last word of a part whose last landmark is joined to its first
 CLOSED_GAP = 1.5  # longest steps between neighbours of a part, within which its ends are joined whatever its name
 FRACTION_BITS = 4  # OpenCV draws at 16ths of a pixel
+HIDDEN = 0.5  # visibility of a landmark, below which the head hides it
 FARTHEST = 2**20  # pixels; OpenCV's integers hold no more, and no landmark is so far away
 NUMBER_SIZE, TAG_SIZE = 10, 13  # pixels; heights of letters at least
 DIRECTIONS = np.exp(1j * np.pi / 4 * np.arange(8))
@@ -33,6 +34,7 @@ class _Face:
     points: np.ndarray  # (K, 2)
     labels: list[str]
     colors: list[tuple]  # K
+    hidden: np.ndarray  # (K,) bool
     corners: np.ndarray  # (2, 2)
     side: float  # of what is seen of it at most
     frame: tuple
@@ -51,7 +53,8 @@ def draw_faces(
 ) -> np.ndarray:
     """Draws boxes, contours and landmarks, as thick as suits each face.
 
-    Landmarks are joined to a contour where their names tell: `jaw_0`, `jaw_1`, ….
+    Landmarks are joined to a contour where their names tell: `jaw_0`, `jaw_1`, …. Those that the head itself hides
+    (`visibility` below 0.5) are rings, and no contour runs to them.
 
     Args:
         photo: (H, W, 3) uint8 RGB.
@@ -159,6 +162,7 @@ def _read_face(face: dict, name: str, by_confidence: bool, limit: int) -> _Face:
         labels = [str(mark["label"]) for mark in face["landmarks"]]
         scores = [face["score"], *(mark["score"] for mark in face["landmarks"])] if by_confidence else []
         scores = np.array(scores, dtype=np.float64)
+        hidden = np.array([mark.get("visibility", 1.0) < HIDDEN for mark in face["landmarks"]], dtype=bool)
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{name} must be a face as the pipeline returns it, but got {_shown(face)}") from None
     if not (np.isfinite(corners).all() and np.isfinite(scores).all()):
@@ -168,7 +172,7 @@ def _read_face(face: dict, name: str, by_confidence: bool, limit: int) -> _Face:
     texts = [f"#{face['id']}"] if face.get("id") is not None else []
     texts += [f"{scores[0]:.2f}"] if by_confidence else []
     side = min((corners[1] - corners[0]).max(), limit)
-    return _Face(points, labels, colors, corners, side, frame, " ".join(texts))
+    return _Face(points, labels, colors, hidden, corners, side, frame, " ".join(texts))
 
 
 # Drawing ---------------------------------------------------------------------------------------------------------
@@ -193,8 +197,8 @@ def _draw_face(picture: np.ndarray, face: _Face, radius: float, joined: bool, bo
     for run, closed in _joined_points(face) if joined else ():
         cv2.polylines(picture, [_to_fixed_point(run)], closed, LINE, thickness, cv2.LINE_AA, FRACTION_BITS)
     radius = round(radius * 2**FRACTION_BITS)
-    for (x, y), color in zip(_to_fixed_point(face.points).tolist(), face.colors):
-        cv2.circle(picture, (x, y), radius, color, cv2.FILLED, cv2.LINE_AA, FRACTION_BITS)
+    for (x, y), color, hidden in zip(_to_fixed_point(face.points).tolist(), face.colors, face.hidden):
+        cv2.circle(picture, (x, y), radius, color, 1 if hidden else cv2.FILLED, cv2.LINE_AA, FRACTION_BITS)
 
 
 def _frame_corners(face: _Face) -> np.ndarray:
@@ -203,8 +207,16 @@ def _frame_corners(face: _Face) -> np.ndarray:
 
 def _joined_points(face: _Face) -> list[tuple[np.ndarray, bool]]:
     """Points (n, 2) of each contour, and whether it is closed: three, as of AFLW's eyes, are no outline."""
-    runs = [(face.points[run], closed) for run, closed in contours(face.labels)]
-    return [(run, len(run) > 3 and (closed or _ends_meet(run))) for run, closed in runs]
+    joined = []
+    for run, closed in contours(face.labels):
+        points, seen = face.points[run], ~face.hidden[run]
+        if seen.all():
+            joined.append((points, len(points) > 3 and (closed or _ends_meet(points))))
+        else:
+            edges = np.flatnonzero(np.diff(seen)) + 1
+            pieces = zip(np.split(points, edges), np.split(seen, edges))
+            joined += [(piece, False) for piece, there in pieces if there[0] and len(piece) > 1]
+    return joined
 
 
 def _ends_meet(points: np.ndarray) -> bool:

@@ -26,7 +26,7 @@ def flip_order(flip_pairs: Sequence[Sequence[int]] | None, num_landmarks: int) -
     return order
 
 
-def predict_with_flip(model, pixel_values: torch.Tensor, flip_pairs: Sequence[Sequence[int]] | None):
+def predict_with_flip(model, pixel_values: torch.Tensor, flip_pairs: Sequence[Sequence[int]] | None, **options):
     """Mean of the network's answers for crops and for their mirror images.
 
     It takes twice as long. Both go through the network as one batch, so that a few crops use an accelerator better
@@ -35,19 +35,24 @@ def predict_with_flip(model, pixel_values: torch.Tensor, flip_pairs: Sequence[Se
     Args:
         model: takes `pixel_values`, returns an `MTLDOutput`.
         pixel_values: (batch, 3, H, W), as for the model.
-        flip_pairs: pairs of landmarks that change places in a mirrored face, as in the model's configuration.
+        flip_pairs: pairs of landmarks that change places in a mirrored face, as in the model's configuration, or if
+            `options` choose a topology, in that.
+        options: passed on to the model, such as `topology` and `dataset`.
 
     Returns:
         An `MTLDOutput` with `landmarks` (batch, K, 2) and `intermediate_landmarks` (batch, layers, K, 2), fractions of
-        the crop, and, where the model gives them, `initial_landmarks` (batch, K, 2), `scales` and `scores` (batch, K).
+        the crop, and, where the model gives them, `initial_landmarks` (batch, K, 2), `scales`, `scores` and
+        `visibilities` (batch, K).
 
     Raises:
         ValueError: if `flip_pairs` is None, or does not hold pairs of the model's landmarks, each in one.
     """
-    outputs = model(pixel_values=torch.cat([pixel_values, pixel_values.flip(-1)]))
+    if options.get("dataset") is not None:
+        options["mirrored"] = torch.arange(2, device=pixel_values.device).repeat_interleave(len(pixel_values)) == 1
+    outputs = model(pixel_values=torch.cat([pixel_values, pixel_values.flip(-1)]), **options)
     order = flip_order(flip_pairs, outputs.landmarks.shape[-2])
     means = {}
-    for name in ("landmarks", "initial_landmarks", "intermediate_landmarks", "scales", "scores"):
+    for name in ("landmarks", "initial_landmarks", "intermediate_landmarks", "scales", "scores", "visibilities"):
         values = getattr(outputs, name, None)
         if values is not None:
             straight, mirrored = values.chunk(2)

@@ -1,4 +1,5 @@
-"""The three losses of MTLD (Sections 3.3 and 3.4) as free functions, their sum (Eq. 5), and that of the confidence.
+"""The three losses of MTLD (Sections 3.3 and 3.4) as free functions, their sum (Eq. 5), those of the confidence and of
+the visibility.
 
 Predictions and labels are (batch, layers, K, 2) and (batch, K, 2) in fractions of the crop. A label that is NaN is not
 annotated: it is left out of every mean. All of it is meant to run in float32, outside autocast.
@@ -12,19 +13,26 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 
 class LossCounts(NamedTuple):
-    """What the losses of a batch are means over: scalars, annotated landmarks and pairs of neighbours (Eq. 4)."""
+    """What the losses of a batch are means over: scalars, annotated landmarks, pairs of neighbours (Eq. 4), and
+    landmarks of which it is known whether the head hides them."""
 
     landmarks: torch.Tensor
     pairs: torch.Tensor
+    visibilities: torch.Tensor
 
 
-def count_items(labels: torch.Tensor, num_neighbors: int) -> LossCounts:
-    """The numbers of annotated landmarks in `labels` (batch, K, 2) and of their pairs with `num_neighbors` others."""
+def count_items(labels: torch.Tensor, num_neighbors: int, visibility: torch.Tensor | None = None) -> LossCounts:
+    """The numbers of annotated landmarks in `labels` (batch, K, 2), of their pairs with `num_neighbors` others, and of
+    what is not NaN in `visibility` (batch, K)."""
     annotated = _annotated(labels).sum(dim=1)
-    return LossCounts(annotated.sum(), (annotated * (annotated - 1).clamp(min=0, max=num_neighbors)).sum())
+    pairs = (annotated * (annotated - 1).clamp(min=0, max=num_neighbors)).sum()
+    return LossCounts(
+        annotated.sum(), pairs, pairs.new_zeros(()) if visibility is None else visibility.isfinite().sum()
+    )
 
 
 def coordinate_loss(
@@ -134,6 +142,19 @@ def scale_loss(
     return _masked_mean(excess, _annotated(labels), count)
 
 
+def visibility_loss(logits: torch.Tensor, visibility: torch.Tensor, count: torch.Tensor | None = None) -> torch.Tensor:
+    """Binary cross-entropy, mean over the landmarks whose visibility is known. It is not in the paper.
+
+    Args:
+        logits: (batch, K).
+        visibility: (batch, K), 0 where the head itself hides the landmark, 1 where it does not, NaN where not known.
+        count: known ones of the whole batch, if these are a part of it.
+    """
+    known = visibility.isfinite()
+    targets = visibility.nan_to_num().to(logits.dtype)
+    return _masked_mean(F.binary_cross_entropy_with_logits(logits, targets, reduction="none"), known, count)
+
+
 def mtld_loss(
     config,
     labels,
@@ -143,18 +164,21 @@ def mtld_loss(
     scales=None,
     usual_error=None,
     counts: LossCounts | None = None,
+    visibility_logits=None,
+    visibility=None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Eq. 5: the weighted sum of the losses that the configuration switches on, and each of them before its weight.
 
     Base's estimate, which the decoder starts from (`initial_landmarks`, (batch, K, 2)), has a coordinate loss of its
-    own under `use_pooled_estimate`. Where there are `scales`, `scale_loss` is among them. `counts` are those of the
-    whole batch, if these are a part of it; the results are then this part's share of the mean.
+    own under `use_pooled_estimate`. Where there are `scales`, `scale_loss` is among them, and where there are
+    `visibility_logits`, `visibility_loss`; without `visibility` it is 0. `counts` are those of the whole batch, if
+    these are a part of it; the results are then this part's share of the mean.
 
     Returns:
-        The total, a scalar, and `{"coordinate": ..., "initial": ..., "heatmap": ..., "structure": ..., "scale": ...}`
-        without gradient.
+        The total, a scalar, and by name ("coordinate", "initial", "heatmap", "structure", "scale", "visibility") each
+        of its terms, without gradient.
     """
-    landmarks, pairs = counts or (None, None)
+    landmarks, pairs, visibilities = counts or (None, None, None)
     losses = {"coordinate": coordinate_loss(intermediate_landmarks, labels, landmarks)}
     if initial_landmarks is not None and config.use_pooled_estimate:
         losses["initial"] = coordinate_loss(initial_landmarks.unsqueeze(1), labels, landmarks)
@@ -166,6 +190,9 @@ def mtld_loss(
         )
     if scales is not None:
         losses["scale"] = scale_loss(scales, intermediate_landmarks[:, -1], labels, usual_error, landmarks)
+    if visibility_logits is not None:
+        known = torch.full_like(visibility_logits, torch.nan) if visibility is None else visibility
+        losses["visibility"] = visibility_loss(visibility_logits, known, visibilities)
     total = sum(getattr(config, f"{name}_loss_weight") * value for name, value in losses.items())
     return total, {name: value.detach() for name, value in losses.items()}
 

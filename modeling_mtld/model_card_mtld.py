@@ -29,45 +29,67 @@ PLACE = "path/or/repository/of/this/folder"  # where the card's example loads fr
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
-    """One training: what it was told, what it was given and what came out.
+class TrainingSet:
+    """A data set that a model was trained on, and what it scores there.
 
     Attributes:
-        command: as typed.
         dataset, title, homepage, licence: the benchmark, as `dataset_scripts.Benchmark` has them; homepage and licence
             are "" where there is none.
         split: trained on.
         faces: number of them that the training saw; None for a stream, which does not tell.
-        official_faces: number of them in the complete split, where that is known.
-        epochs, seed: as given.
-        setting: processes, device and precision, in words.
-        commit: of the code.
-        versions: of the libraries by name.
         normalizer: name of what the errors in `results` are divided by.
         threshold: of failure rate and AUC, a fraction.
+        official_faces: number of them in the complete split, where that is known.
+        fingerprint: of the faces, see `training_mtld/facts.py`; None for a stream.
         results: for each split "nme", "failure_rate" and "auc", fractions, after the last epoch, and "faces"; where it
             was measured, "nme_low" and "nme_high", the 95 % interval of the NME; with a scale head "confidence_ratio"
-            and "likelihood_gain" too, see `training_mtld/confidence_metrics.py`.
-        fingerprint: of the faces, see `training_mtld/facts.py`; None for a stream.
+            and "likelihood_gain" too, see `training_mtld/confidence_metrics.py`; with a visibility head
+            "visibility_auc", where the set knows which landmarks the head hides.
     """
 
-    command: str
     dataset: str
     title: str
     homepage: str
     licence: str
     split: str
     faces: int | None
+    normalizer: str
+    threshold: float
+    official_faces: int | None = None
+    fingerprint: str | None = None
+    results: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One training: what it was told, what it was given and what came out.
+
+    Attributes:
+        command: as typed.
+        datasets: trained on together.
+        epochs, seed: as given.
+        setting: processes, device and precision, in words.
+        versions: of the libraries by name.
+        commit: of the code.
+    """
+
+    command: str
+    datasets: Sequence[TrainingSet]
     epochs: int
     seed: int
     setting: str
     versions: Mapping[str, str]
-    normalizer: str
-    threshold: float
-    official_faces: int | None = None
     commit: str | None = None
-    results: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
-    fingerprint: str | None = None
+
+    def with_results(self, results: Mapping[str, Mapping]) -> "Stage":
+        """This stage with the `results` of each `dataset` by its name."""
+        datasets = [dataclasses.replace(one, results=results.get(one.dataset, {})) for one in self.datasets]
+        return dataclasses.replace(self, datasets=datasets)
+
+    @property
+    def scored(self) -> list[TrainingSet]:
+        """The data sets with results."""
+        return [dataset for dataset in self.datasets if dataset.results]
 
 
 def read_stages(model_name_or_path: str | None) -> list[Stage]:
@@ -82,9 +104,13 @@ def read_stages(model_name_or_path: str | None) -> list[Stage]:
 
 def _parse(file: str) -> list[Stage]:
     try:
-        return [Stage(**stage) for stage in json.loads(Path(file).read_text(encoding="utf-8"))]
+        return [_stage(**fields) for fields in json.loads(Path(file).read_text(encoding="utf-8"))]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file} must be a list of trainings, but got: {error}") from error
+
+
+def _stage(datasets: list[dict], **fields) -> Stage:
+    return Stage(datasets=[TrainingSet(**dataset) for dataset in datasets], **fields)
 
 
 def is_generated(card: str) -> bool:
@@ -160,10 +186,10 @@ def model_card(config, stages: Sequence[Stage] = ()) -> str:
         backbone=config.backbone,
         size=config.image_size,
         names=_names(config),
-        results=_results(stages[-1]) if stages and stages[-1].results else "None are known for these weights.",
+        results=_results(stages[-1].scored if stages else []),
         training="\n\n".join(_describe(stage, number, len(stages)) for number, stage in enumerate(stages, 1))
         or "Not recorded.",
-        licences="\n".join(["", *dict.fromkeys(_licence(stage) for stage in stages)]) if stages else "",
+        licences="\n".join(["", *dict.fromkeys(map(_licence, _datasets(stages)))]) if stages else "",
     )
 
 
@@ -209,72 +235,95 @@ The code files are under Apache-2.0. The weights may be used as the data that th
 """
 
 
+def _datasets(stages: Sequence[Stage]) -> list[TrainingSet]:
+    return [dataset for stage in stages for dataset in stage.datasets]
+
+
 def _metadata(config, stages: Sequence[Stage]) -> ModelCardData:
+    datasets = _datasets(stages)
+    names = dict.fromkeys(dataset.dataset for dataset in datasets)
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="keypoint-detection",
-        tags=["facial-landmark-detection", "face-alignment", *dict.fromkeys(stage.dataset for stage in stages)],
+        tags=["facial-landmark-detection", "face-alignment", *names],
     )
-    if any(stage.licence for stage in stages):  # your own data may come without one
-        non_commercial = any("non-commercial" in stage.licence.lower() for stage in stages)
+    if any(dataset.licence for dataset in datasets):  # your own data may come without one
+        non_commercial = any("non-commercial" in dataset.licence.lower() for dataset in datasets)
         data.license = "other"
         data.license_name = "non-commercial-research" if non_commercial else "as-stated-on-this-card"
-        data.license_link = next((stage.homepage for stage in reversed(stages) if stage.homepage), None)
-    if stages and stages[-1].results:
-        data.model_name, data.eval_results = f"MTLD {config.backbone}", _eval_results(stages[-1])
+        data.license_link = next((dataset.homepage for dataset in reversed(datasets) if dataset.homepage), None)
+    if stages and stages[-1].scored:
+        data.model_name = f"MTLD {config.backbone}"
+        data.eval_results = [result for dataset in stages[-1].scored for result in _eval_results(dataset)]
     return data
 
 
-def _eval_results(stage: Stage) -> list[EvalResult]:
+def _eval_results(dataset: TrainingSet) -> list[EvalResult]:
     metrics = {
-        "nme": f"NME in % ({stage.normalizer})",
-        "failure_rate": f"FR@{100 * stage.threshold:g}% in %",
-        "auc": f"AUC@{100 * stage.threshold:g}% in %",
+        "nme": f"NME in % ({dataset.normalizer})",
+        "failure_rate": f"FR@{100 * dataset.threshold:g}% in %",
+        "auc": f"AUC@{100 * dataset.threshold:g}% in %",
     }
     return [
         EvalResult(
             task_type="keypoint-detection",
             task_name="Facial landmark detection",
-            dataset_type=stage.dataset,
-            dataset_name=stage.title,
+            dataset_type=dataset.dataset,
+            dataset_name=dataset.title,
             dataset_split=split,
             metric_type=metric,
             metric_name=name,
             metric_value=round(100 * scores[metric], 3),
         )
-        for split, scores in stage.results.items()
+        for split, scores in dataset.results.items()
         for metric, name in metrics.items()
     ]
 
 
 def _names(config) -> str:
-    """The groups of landmarks in their order, as names tell them: "jaw (17), right_brow (5), ..."."""
-    if not config.landmark_names:
-        return ""
-    groups = itertools.groupby(name.rstrip("0123456789").rstrip("_") for name in config.landmark_names)
-    listed = ", ".join(f"{name} ({len(list(group))})" for name, group in groups)
-    return f"\nThe landmarks, in this order: {listed}.\n"
+    """The groups of landmarks in their order, as names tell them: "jaw (17), right_brow (5), ..."; for each topology
+    where there are several."""
+    if config.topologies:
+        listed = (f"- `{name}`: {_groups(values['landmark_names'])}" for name, values in config.topologies.items())
+        text = "\n".join(listed)
+        return (
+            "\nThe network predicts several sets of landmarks; `topology=` of pipeline, model and "
+            f"`post_process_landmark_detection` chooses one by its name:\n\n{text}\n"
+        )
+    return f"\nThe landmarks, in this order: {_groups(config.landmark_names)}.\n" if config.landmark_names else ""
 
 
-def _results(stage: Stage) -> str:
-    limit = f"{100 * stage.threshold:g}%"
+def _groups(names: Sequence[str]) -> str:
+    groups = itertools.groupby(name.rstrip("0123456789").rstrip("_") for name in names)
+    return ", ".join(f"{name} ({len(list(group))})" for name, group in groups)
+
+
+def _results(datasets: Sequence[TrainingSet]) -> str:
+    if not datasets:
+        return "None are known for these weights."
+    return "\n\n".join(map(_results_on, datasets))
+
+
+def _results_on(dataset: TrainingSet) -> str:
+    limit = f"{100 * dataset.threshold:g}%"
     rows = [
-        f"| {stage.title} {split} | {scores['faces']} | {100 * scores['nme']:.3f}{_interval(scores)} | "
+        f"| {dataset.title} {split} | {scores['faces']} | {100 * scores['nme']:.3f}{_interval(scores)} | "
         f"{100 * scores['failure_rate']:.2f} | {100 * scores['auc']:.2f} |"
-        for split, scores in stage.results.items()
+        for split, scores in dataset.results.items()
     ]
-    measured = any("nme_low" in scores for scores in stage.results.values())
+    measured = any("nme_low" in scores for scores in dataset.results.values())
     brackets = " In brackets: the 95 % interval of the NME, by bootstrap over the faces." if measured else ""
     return "\n".join(
         [
             f"Percent, of the last epoch and of the weights as they are stored here. NME is the mean error over the "
-            f"{stage.normalizer} distance, FR the share of faces with an error above {limit}, AUC the area under the "
-            f"cumulative error curve up to there.{brackets}",
+            f"{dataset.normalizer} distance, FR the share of faces with an error above {limit}, AUC the area under "
+            f"the cumulative error curve up to there.{brackets}",
             "",
-            f"| split | faces | NME ({stage.normalizer}) | FR@{limit} | AUC@{limit} |",
+            f"| split | faces | NME ({dataset.normalizer}) | FR@{limit} | AUC@{limit} |",
             "|---|---|---|---|---|",
             *rows,
-            *(_confidence(split, scores) for split, scores in stage.results.items() if "confidence_ratio" in scores),
+            *(_confidence(split, scores) for split, scores in dataset.results.items() if "confidence_ratio" in scores),
+            *(_visibility(split, scores) for split, scores in dataset.results.items() if "visibility_auc" in scores),
         ]
     )
 
@@ -293,14 +342,19 @@ def _confidence(split: str, scores: Mapping[str, float]) -> str:
     )
 
 
+def _visibility(split: str, scores: Mapping[str, float]) -> str:
+    return (
+        f"\nVisibility on {split}: {scores['visibility_auc']:.3f} is the area under the ROC curve of landmarks that "
+        "the head itself hides against the others."
+    )
+
+
 def _describe(stage: Stage, number: int, count: int) -> str:
-    official = "" if stage.official_faces is None else f" (the complete split has {stage.official_faces})"
     title = f"### Stage {number} of {count}\n\n" if count > 1 else ""
     return (
         f"{title}```bash\n{stage.command}\n```\n\n"
-        f"- data: {stage.title}, split {stage.split}, {stage.faces or 'streamed,'} faces{official}"
-        f"{f', fingerprint {stage.fingerprint}' if stage.fingerprint else ''}\n"
-        f"- epochs: {stage.epochs}, of which the last is taken\n"
+        + "".join(map(_describe_data, stage.datasets))
+        + f"- epochs: {stage.epochs}, of which the last is taken\n"
         f"- seed: {stage.seed}\n"
         f"- on: {stage.setting}\n"
         f"- code: commit {stage.commit or 'unknown'}\n"
@@ -308,6 +362,13 @@ def _describe(stage: Stage, number: int, count: int) -> str:
     )
 
 
-def _licence(stage: Stage) -> str:
-    place = f" (<{stage.homepage}>)" if stage.homepage else ""
-    return f"{stage.title}{place}: {stage.licence or 'no licence is stated.'}"
+def _describe_data(dataset: TrainingSet) -> str:
+    official = "" if dataset.official_faces is None else f" (the complete split has {dataset.official_faces})"
+    fingerprint = f", fingerprint {dataset.fingerprint}" if dataset.fingerprint else ""
+    faces = f"{dataset.faces or 'streamed,'} faces{official}{fingerprint}"
+    return f"- data: {dataset.title}, split {dataset.split}, {faces}\n"
+
+
+def _licence(dataset: TrainingSet) -> str:
+    place = f" (<{dataset.homepage}>)" if dataset.homepage else ""
+    return f"{dataset.title}{place}: {dataset.licence or 'no licence is stated.'}"

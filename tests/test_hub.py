@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from hub_stub import metadata_errors, run_with_hub, running_hub
 from huggingface_hub import ModelCard
-from test_model_card import STAGE
+from test_model_card import STAGE, W300
 
 from modeling_mtld import publishing_mtld
-from modeling_mtld.model_card_mtld import Stage, is_generated
+from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.model_card_mtld import is_generated, write_model_card
 from modeling_mtld.publishing_mtld import AUTO_MAP, CODE_FILES
 
 START = """
@@ -28,7 +29,7 @@ from huggingface_hub import upload_file
 from transformers import Trainer, TrainingArguments
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
-from modeling_mtld.model_card_mtld import Stage, write_model_card
+from modeling_mtld.model_card_mtld import read_stages, write_model_card
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 from modeling_mtld.pipeline_mtld import FacialLandmarkDetectionPipeline
 
@@ -55,7 +56,7 @@ config.save_pretrained("configuration", push_to_hub=True, repo_id="me/configurat
 finder = FacialLandmarkDetectionPipeline(model=model, image_processor=processor)
 finder.save_pretrained("finder", push_to_hub=True, repo_id="me/pipeline", max_shard_size="1GB")
 
-stages = [Stage(**stage) for stage in json.loads(Path("stages.json").read_text())]
+stages = read_stages("record")
 model.save_pretrained("trained")
 write_model_card("trained", config, stages)
 MTLDForFacialLandmarkDetection.from_pretrained("trained").push_to_hub("me/trained")
@@ -135,7 +136,8 @@ check("me/by-trainer", equal=False)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hub")
-    (folder / "stages.json").write_text(json.dumps([dataclasses.asdict(STAGE)]))
+    (folder / "record").mkdir()
+    write_model_card(folder / "record", MTLDConfig(), [STAGE])
     return folder
 
 
@@ -220,8 +222,8 @@ def test_a_branch_and_tags(hub):
 def check_results(card: ModelCard):
     found = {(r.dataset_type, r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
     expected = {
-        (STAGE.dataset, split, metric): round(100 * scores[metric], 3)
-        for split, scores in STAGE.results.items()
+        (W300.dataset, split, metric): round(100 * scores[metric], 3)
+        for split, scores in W300.results.items()
         for metric in ("nme", "failure_rate", "auc")
     }
     assert found == expected
@@ -231,7 +233,7 @@ def check_results(card: ModelCard):
 def test_results_of_the_record_are_on_the_card(loaded):
     for name in ("trained", "trained-again"):
         files = loaded.files(f"me/{name}")
-        assert [Stage(**stage) for stage in json.loads(files["training.json"])] == [STAGE]
+        assert json.loads(files["training.json"]) == [dataclasses.asdict(STAGE)]
         check_results(ModelCard(files["README.md"].decode()))
         assert f'path = "me/{name}"' in files["README.md"].decode()
 

@@ -8,11 +8,10 @@ import torch
 from huggingface_hub import ModelCard
 
 from modeling_mtld.configuration_mtld import MTLDConfig
-from modeling_mtld.model_card_mtld import Stage, is_generated, read_stages, write_model_card
+from modeling_mtld.model_card_mtld import Stage, TrainingSet, is_generated, read_stages, write_model_card
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 
-STAGE = Stage(
-    command="accelerate launch train_accelerate.py --data_dir 300w --output_dir out",
+W300 = TrainingSet(
     dataset="300w",
     title="300W",
     homepage="https://example.org/300w",
@@ -20,17 +19,22 @@ STAGE = Stage(
     split="train",
     faces=2012,
     official_faces=3148,
-    epochs=30,
-    seed=5,
-    setting="1 process on cpu, bf16 autocast",
-    versions={"torch": "2.15.0", "timm": "1.0.31"},
     normalizer="inter-ocular",
     threshold=0.08,
-    commit="0123abc with uncommitted changes",
     results={
         "common": {"nme": 0.034567, "failure_rate": 0.0126, "auc": 0.5678, "faces": 554},
         "challenging": {"nme": 0.0612, "failure_rate": 0.0740, "auc": 0.2, "faces": 135},
     },
+)
+AFLW = dataclasses.replace(W300, dataset="aflw", title="AFLW", official_faces=None)
+STAGE = Stage(
+    command="accelerate launch train_accelerate.py --data_dir 300w --output_dir out",
+    datasets=[W300],
+    epochs=30,
+    seed=5,
+    setting="1 process on cpu, bf16 autocast",
+    versions={"torch": "2.15.0", "timm": "1.0.31"},
+    commit="0123abc with uncommitted changes",
 )
 CONFIG = MTLDConfig(backbone="resnet18")
 
@@ -43,7 +47,7 @@ def card_of(directory, *stages):
 def test_front_matter_is_what_the_hub_reads(tmp_path):
     data = card_of(tmp_path, STAGE).data
     assert data.license == "other" and data.license_name == "non-commercial-research"
-    assert data.license_link == STAGE.homepage
+    assert data.license_link == W300.homepage
     assert data.library_name == "transformers" and data.pipeline_tag == "keypoint-detection"
     assert "facial-landmark-detection" in data.tags and "300w" in data.tags
     results = {(r.dataset_split, r.metric_type): (r.metric_value, r.metric_name) for r in data.eval_results}
@@ -75,7 +79,7 @@ def test_usage_is_ten_lines_of_python(tmp_path):
 
 
 def test_stages_are_read_back_and_all_told(tmp_path):
-    first = dataclasses.replace(STAGE, command="first command", dataset="aflw", title="AFLW", official_faces=None)
+    first = dataclasses.replace(STAGE, command="first command", datasets=[AFLW])
     text = card_of(tmp_path, first, STAGE).text
     assert read_stages(tmp_path) == [first, STAGE]
     assert text.index("first command") < text.index("### Stage 2 of 2") < text.index(STAGE.command)
@@ -86,6 +90,26 @@ def test_stages_are_read_back_and_all_told(tmp_path):
 
 def test_stages_of_one_data_set_tell_its_licence_once(tmp_path):
     assert card_of(tmp_path, STAGE, STAGE).text.count("non-commercial research only") == 1
+
+
+def test_sets_trained_on_together_are_each_told_with_their_results(tmp_path):
+    hidden = {"test": {"nme": 0.02, "failure_rate": 0.0, "auc": 0.5, "faces": 7, "visibility_auc": 0.9514}}
+    rav = dataclasses.replace(AFLW, dataset="merl_rav", title="MERL-RAV", normalizer="box", results=hidden)
+    card = card_of(tmp_path, dataclasses.replace(STAGE, datasets=[W300, rav]))
+    assert "| 300W common | 554 | 3.457 |" in card.text and "| MERL-RAV test | 7 | 2.000 |" in card.text
+    assert "Visibility on test: 0.951" in card.text and card.text.count("- data: ") == 2
+    assert {result.dataset_type for result in card.data.eval_results} == {"300w", "merl_rav"}
+    assert {"300w", "merl_rav"} <= set(card.data.tags) and "Stage 1" not in card.text
+
+
+def test_topologies_are_listed_with_their_names(tmp_path):
+    topologies = {
+        "eyes": {"landmarks": [0, 1], "landmark_names": ["eye_0", "eye_1"], "flip_pairs": [], "normalizer": None},
+        "nose": {"landmarks": [2], "landmark_names": ["nose"], "flip_pairs": [], "normalizer": "box"},
+    }
+    write_model_card(tmp_path, MTLDConfig(num_landmarks=3, topologies=topologies))
+    text = (tmp_path / "README.md").read_text()
+    assert "`topology=`" in text and "- `eyes`: eye (2)\n- `nose`: nose (1)\n" in text
 
 
 def test_training_that_does_not_know_its_commit_says_so(tmp_path):
@@ -104,7 +128,7 @@ def test_a_model_without_stages_gets_a_plain_card(tmp_path):
 
 
 def test_a_training_that_scored_nothing_claims_nothing(tmp_path):
-    card = card_of(tmp_path, dataclasses.replace(STAGE, results={}))
+    card = card_of(tmp_path, STAGE.with_results({}))
     assert card.data.eval_results is None and card.data.license == "other"
     assert "None are known for these weights." in card.text and STAGE.command in card.text
 

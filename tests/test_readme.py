@@ -3,7 +3,7 @@ import json
 import pytest
 
 from modeling_mtld.configuration_mtld import MTLDConfig
-from modeling_mtld.model_card_mtld import Stage, read_stages, write_model_card
+from modeling_mtld.model_card_mtld import Stage, TrainingSet, read_stages, write_model_card
 from training_mtld import readme
 from training_mtld.facts import file_fingerprint
 from training_mtld.readme import CHECKPOINTS, README, RESULTS, Results, card_of, figure, loose_figures, outdated, renew
@@ -154,7 +154,9 @@ def test_scores_outside_blocks_are_found(text, found):
     assert len(list(loose_figures(text))) == found
 
 
-STAGE = Stage("train", "300w", "300W", "", "", "train", 9, 1, 0, "1 process on cpu", {}, "inter-ocular", 0.08)
+STAGE = Stage(
+    "train", [TrainingSet("300w", "300W", "", "", "train", 9, "inter-ocular", 0.08)], 1, 0, "1 process on cpu", {}
+)
 
 
 def test_pages_that_are_out_of_date_are_told_with_what_they_should_be(tmp_path, results):
@@ -210,7 +212,7 @@ def test_readme_has_no_score_by_hand():
 @pytest.mark.parametrize("checkpoint", CHECKPOINT_FOLDERS, ids=lambda path: path.name)
 def test_what_a_checkpoint_claims_is_what_was_measured_of_these_weights(checkpoint):
     file = RESULTS / f"{checkpoint.name}.json"
-    report, claimed = read_report(file), read_stages(str(checkpoint))[-1].results
+    report, claimed = read_report(file), read_stages(str(checkpoint))[-1].datasets[0].results
     assert report["weights"] == file_fingerprint(checkpoint / "model.safetensors")
     assert set(claimed) <= set(report["scores"])
     for name, results in claimed.items():

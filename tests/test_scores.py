@@ -272,7 +272,7 @@ def test_one_face_alone_has_no_width():
         (["challenging + common"], ["common", "challenging"], ["challenging + common", "dark", "blur"]),
         (["dark"], ["common", "challenging"], ["dark", "full", "blur"]),
         (["common", "common"], ["common"], ["common", "blur"]),
-        (["validation"], ["validation"], ["validation"]),
+        (["validation"], ["validation"], ["validation", "dark", "blur"]),
         (["common[:10]"], ["common[:10]"], ["common[:10]"]),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 
 from dataset_scripts import BENCHMARKS
 from modeling_mtld.configuration_mtld import MTLDConfig
-from modeling_mtld.model_card_mtld import Stage
+from modeling_mtld.model_card_mtld import Stage, TrainingSet
 from training_mtld import paper, table_runs, tables
 from training_mtld.facts import file_fingerprint, shown_command
 from training_mtld.table_numbers import estimate
@@ -57,24 +57,21 @@ class FakeTraining:
     def stage(self, given, arguments):
         return Stage(
             command=shown_command(["accelerate", "launch", "train_accelerate.py", *arguments]),
-            dataset=given.dataset,
-            title=BENCHMARKS[given.dataset].title,
-            homepage="",
-            licence="",
-            split="train",
-            faces=1811,
-            official_faces=3148,
+            datasets=[self.data(*given.dataset)],
             epochs=given.epochs,
             seed=given.seed,
             setting="1 process on cpu, float32",
             versions={"torch": "2"},
             commit="0123456789abcdef",
-            normalizer="inter-ocular",
-            threshold=0.08,
         )
 
+    def data(self, dataset):
+        title = BENCHMARKS[dataset].title
+        numbers = {"faces": 1811, "official_faces": 3148, "normalizer": "inter-ocular", "threshold": 0.08}
+        return TrainingSet(dataset=dataset, title=title, homepage="", licence="", split="train", **numbers)
+
     def evaluate(self, folder, output_dir, given):
-        benchmark = BENCHMARKS[given.dataset]
+        benchmark = BENCHMARKS[given.dataset[0]]
         splits = ["validation"] if given.validation_list else given.eval_splits
         names = splits + [n for n, s in benchmark.subsets.items() if set(s.splits.split("+")) <= set(splits)]
         name, _, seed = folder.name.rpartition("-seed")
@@ -229,7 +226,7 @@ def test_records_that_differ_in_what_no_option_tells_are_not_put_into_one_table(
     _, _, folder = make("3")
     file = folder / "runs" / "mst-seed0" / "training.json"
     record = json.loads(file.read_text())
-    record[-1]["faces"] = 2012
+    record[-1]["datasets"][0]["faces"] = 2012
     file.write_text(json.dumps(record))
     status, error, _ = make("3")
     assert status == 2 and "got train_faces 2012 and not 1811" in error
@@ -254,7 +251,7 @@ def test_a_training_without_an_evaluation_is_scored_with_the_same_precision(make
     assert make(*words, options=options)[0] == 0
     assert [Path(call.model_name_or_path).name for call in training.calls] == ["base-seed0", "mst-seed0"]
     for call in training.calls:
-        assert call.eval_only and call.mixed_precision == "bf16" and call.validation_list == str(held_out)
+        assert call.eval_only and call.mixed_precision == "bf16" and call.validation_list == [str(held_out)]
         assert Path(call.output_dir) == Path(call.model_name_or_path) / "evaluation"
 
 
@@ -355,7 +352,7 @@ def test_tables_1_and_3_share_no_training_where_photos_are_held_out(make, traini
     held_out.write_text("a\n")
     make("1", "3", "--validation_list", str(held_out))
     calls = {Path(call.output_dir).name: call for call in training.calls}
-    assert calls["mst-heatmap-structure-seed0"].validation_list == str(held_out)
+    assert calls["mst-heatmap-structure-seed0"].validation_list == [str(held_out)]
     assert calls["300w-resnet18-seed0"].validation_list is None
     assert calls["300w-resnet18-seed0"].eval_splits == ["common", "challenging"]
 

@@ -140,7 +140,7 @@ def test_training_leaves_the_scores_of_its_last_epoch(trained):
     assert f"NME {common['normalizers']['inter-ocular']['nme']['value']:.3%}  " in trained[1][-1]
     layers = ", ".join(f"{name} {value:.3%}" for name, value in common["layers"].items())
     assert f"layers: {layers}  " in trained[1][-1]
-    record = json.loads((trained[0] / "training.json").read_text())[-1]
+    record = json.loads((trained[0] / "training.json").read_text())[-1]["datasets"][0]
     assert record["results"]["common"]["nme"] == common["normalizers"]["inter-ocular"]["nme"]["value"]
     assert record["results"]["common"]["confidence_ratio"] == common["confidence_ratio"]
 
@@ -209,11 +209,13 @@ def test_challenging_faces_are_scored_along_and_as_full(trained, data, tmp_path)
 
 def test_card_tells_how_the_model_came_about(trained):
     record = json.loads((trained[0] / "training.json").read_text())
-    assert len(record) == 1 and record[0]["faces"] == TRAIN_FACES and record[0]["official_faces"] == 3148
+    assert len(record) == 1 and len(record[0]["datasets"]) == 1
+    told = record[0]["datasets"][0]
+    assert told["faces"] == TRAIN_FACES and told["official_faces"] == 3148
     card = (trained[0] / "README.md").read_text()
     percent = re.search(r"NME (\d+\.\d{3})%", trained[1][-1])[1]
     assert f"| 300W common | 5 | {percent} [" in card
-    assert re.fullmatch(r"[0-9a-f]{16}", record[0]["fingerprint"]) and record[0]["fingerprint"] in card
+    assert re.fullmatch(r"[0-9a-f]{16}", told["fingerprint"]) and told["fingerprint"] in card
     assert "accelerate launch train_accelerate.py --data_dir 300w --output_dir model --backbone test_resnet" in card
     assert str(trained[0].parent) not in card + (trained[0] / "training.json").read_text()
 
@@ -276,7 +278,8 @@ def test_validation_photos_are_held_out_and_scored(data, tmp_path):
     (tmp_path / "list.txt").write_text("afw/03_1.png\nafw/07_1.png\n")
     args = parse_args(arguments(data, tmp_path / "out", validation_list=tmp_path / "list.txt"))
     processor = MTLDImageProcessor(size=64)
-    train, scored = training_data.load_training(args, processor), training_data.load_scored(args, processor)
+    train = training_data.load_training(args, processor, MTLDConfig()).members[0].crops
+    scored = training_data.load_scored(args.datasets[0], processor)
     assert list(scored) == ["validation"]
     assert sorted(scored["validation"].faces["image_id"][:]) == ["afw/03_1", "afw/07_1"]
     assert scored["validation"].crop.augmentation is None and train.crop.augmentation is not None
@@ -472,7 +475,7 @@ def test_a_checkpoint_for_other_landmarks_is_a_start(trained, tmp_path, capsys, 
     config = MTLDConfig.from_pretrained(tmp_path / "out")
     assert config.landmark_names == NAMES and config.flip_pairs == [[0, 1], [3, 4]]
     record = json.loads((tmp_path / "out" / "training.json").read_text())
-    assert [stage["dataset"] for stage in record] == ["300w", "dolls"]
+    assert [stage["datasets"][0]["dataset"] for stage in record] == ["300w", "dolls"]
 
 
 def test_a_finished_model_is_pushed_with_its_results(data, tmp_path):

@@ -22,7 +22,7 @@ FREE = {
     *("resume_from_checkpoint", "save_steps", "save_epochs", "save_minutes", "save_total_limit"),
     *("compile", "channels_last"),
     *("eval_every", "eval_splits", "normalizer", "picture_every", "report_to", "push_to_hub", "private"),
-    *("benchmark", "command", "eval_only", "flip", "box_noise"),
+    *("datasets", "command", "eval_only", "flip", "box_noise"),
 }
 
 
@@ -148,7 +148,7 @@ def fixed_options(accelerator: Accelerator, args) -> dict:
     """The options that a training cannot change on its way, as JSON has them."""
     options = {name: value for name, value in vars(args).items() if name not in FREE}
     settings = {"processes": accelerator.num_processes, "precision": accelerator.mixed_precision}
-    settings["dataset"] = args.benchmark.name  # not where its description lies
+    settings["dataset"] = [part.benchmark.name for part in args.datasets]  # not where their descriptions lie
     if args.streaming:  # which the workers share out
         settings["num_workers"] = args.num_workers
     return json.loads(json.dumps(options | settings))
@@ -208,7 +208,7 @@ def _check_options(accelerator: Accelerator, args, checkpoint: Path, stage: Stag
                 f"--resume_from_checkpoint must be of a training with the same options, but {checkpoint} has "
                 f"{name}={former.get(name)}, and this one {name}={options[name]}"
             )
-    if record.fingerprint != stage.fingerprint:
+    if [one.fingerprint for one in record.datasets] != [one.fingerprint for one in stage.datasets]:
         raise ValueError(f"--data_dir must hold the faces that {checkpoint} was trained on, but they are others")
     return record
 

@@ -1,4 +1,4 @@
-"""How good a network's confidences are: two numbers of the faces of a split. NaN errors are left out."""
+"""How good a network's confidences and visibilities are. NaN errors are left out."""
 
 import numpy as np
 
@@ -35,3 +35,16 @@ def likelihood_gain(deviations: np.ndarray, scales: np.ndarray) -> float:
     constants = np.nanmean(deviations, axis=0) / 2
     gains = deviations / constants - deviations / scales - 2 * np.log(scales / constants)
     return float(np.nanmean(gains))
+
+
+def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the ROC curve: how often one of the `positive` (N,) bool has a higher score than one of the others.
+
+    Args:
+        scores: (N,).
+    """
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # equal scores share their mean rank
+    number = np.count_nonzero(positive)
+    pairs = number * (len(scores) - number)
+    return float((ranks[positive].sum() - number * (number + 1) / 2) / pairs)

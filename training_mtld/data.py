@@ -4,48 +4,91 @@ import gc
 import itertools
 import multiprocessing
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from dataset_scripts import load_faces, select_images
-from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream
+from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream, landmark_sums, mean_of_sums
 from dataset_scripts.loading import open_faces, split_names
+from modeling_mtld.topology_mtld import find_topology
 
+from .mixture import FaceMixture, Member, StreamMixture
 from .options import SHUFFLE_BUFFER
 from .scores import face_normalizers, scored_names
+from .topologies import topology_of
 
 Crops = FaceCrops | FaceStream
+Mixture = FaceMixture | StreamMixture
 
 
-def load_training(args, processor) -> Crops:
-    """The augmented faces of --train_split, less those of --validation_list.
+def load_training(args, processor, config) -> Mixture:
+    """The augmented faces of --train_split of each --dataset, less those of its --validation_list, as inputs of a
+    network with the `MTLDConfig` `config`.
 
     Raises:
-        ValueError: if there are none, or as `load_faces` and `select_images`.
+        ValueError: if a set has none, or as `load_faces` and `select_images`.
     """
-    faces = _load(args, args.train_split, "training", keep=False)
-    if args.streaming:
-        faces = faces.shuffle(seed=args.seed, buffer_size=SHUFFLE_BUFFER)
-    crops = FaceStream if args.streaming else FaceCrops
-    augmentation, flip_epochs = Augmentation(**dict(args.augmentation)), args.epochs - args.no_flip_epochs
-    return crops(faces, processor, args.benchmark, augmentation, args.seed, flip_epochs)
+    members = [_member(part, processor, config) for part in args.datasets]
+    mixture = StreamMixture if args.streaming else FaceMixture
+    return mixture(members, config.num_landmarks, config.use_visibility_head, args.seed)
 
 
-def load_scored(args, processor) -> dict[str, Crops]:
+def _member(part, processor, config) -> Member:
+    faces = _load(part, part.train_split, "training", keep=False)
+    size = 1
+    if part.streaming:
+        size = faces.info.splits[part.train_split].num_examples if part.train_split in (faces.info.splits or {}) else 1
+        faces = faces.shuffle(seed=part.seed, buffer_size=SHUFFLE_BUFFER)
+    augmentation, flip_epochs = Augmentation(**dict(part.augmentation)), part.epochs - part.no_flip_epochs
+    crops = FaceStream if part.streaming else FaceCrops
+    dataset_id = None
+    if config.datasets:
+        dataset_id = config.datasets.index(part.benchmark.name) if part.benchmark.name in config.datasets else -1
+    return Member(
+        crops(faces, processor, part.benchmark, augmentation, part.seed, flip_epochs),
+        find_topology(config, topology_of(config, part.benchmark)).landmarks,
+        dataset_id,
+        part.weight,
+        size,
+    )
+
+
+def joint_mean_face(args, mixture: Mixture, names: Sequence[str]) -> torch.Tensor:
+    """Mean landmarks of the crops of all sets (of streams: of their first), (K, 2) float32 fractions of the crop.
+
+    Args:
+        names: of all K landmarks of the network.
+
+    Raises:
+        ValueError: naming a landmark that none of them has.
+    """
+    total, count = np.zeros((len(names), 2)), np.zeros((len(names), 1), dtype=int)
+    for part, member in zip(args.datasets, mixture.members, strict=True):
+        places = slice(None) if member.landmarks is None else member.landmarks
+        for whole, own in zip((total, count), landmark_sums(member.crops.faces, part.benchmark)):
+            whole[places] += own
+    return mean_of_sums(total, count, names)
+
+
+def load_scored(part, processor) -> dict[str, Crops]:
     """The faces of each split that --eval_splits are made of, or of "validation" if there is a --validation_list.
+
+    Args:
+        part: of `args.datasets`.
 
     Raises:
         ValueError: if one has none, or cannot be scored by --normalizer, or as `load_faces` and `select_images`.
     """
     parts = {}
-    for name in split_parts(args):
-        faces = _load(args, args.train_split if args.validation_list else name, name, keep=True)
-        if not args.streaming:
-            check_normalizer(faces, name, args)
-        parts[name] = (FaceStream if args.streaming else FaceCrops)(faces, processor, args.benchmark)
+    for name in split_parts(part):
+        faces = _load(part, part.train_split if part.validation_list else name, name, keep=True)
+        if not part.streaming:
+            check_normalizer(faces, name, part)
+        parts[name] = (FaceStream if part.streaming else FaceCrops)(faces, processor, part.benchmark)
     return parts
 
 
@@ -123,7 +166,7 @@ def end_workers():
         signal.signal(signal.SIGCHLD, former)
 
 
-def training_loader(accelerator: Accelerator, args, faces: Crops) -> DataLoader:
+def training_loader(accelerator: Accelerator, args, faces: Mixture) -> DataLoader:
     """Faces in a new order each epoch; a stream is shuffled already. The rest of an epoch that fills no update is left
     out, unless it is all there is."""
     options = loader_options(args) | {"persistent_workers": args.num_workers > 0}  # not started anew for each epoch

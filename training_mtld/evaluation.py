@@ -1,6 +1,8 @@
 """Scoring a network on whole splits, on any number of processes: its predictions, their scores, and the report."""
 
+from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,10 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers.utils import cached_file
 
+from dataset_scripts.benchmarks import Benchmark
 from modeling_mtld.flip_mtld import predict_with_flip
 from modeling_mtld.model_card_mtld import WEIGHTS
+from modeling_mtld.topology_mtld import find_topology
 
 from .box_noise import box_noise
 from .data import Crops, loader_options, names_to_score
@@ -20,34 +24,53 @@ from .facts import data_fingerprint, file_fingerprint, git_commit, library_versi
 from .pictures import save_picture, worst_faces
 from .plots import plot_box_noise, plot_ced
 from .report import write_report
-from .scores import RESAMPLES, errors_of, face_rows, faces_of, score_faces
+from .scores import CONFIDENCES, RESAMPLES, errors_of, face_rows, faces_of, score_faces
+from .topologies import topology_of
 
 ROOT = Path(__file__).resolve().parents[1]
-KEYS = ("landmarks", "initial_landmarks", "intermediate_landmarks", "scales", "scores")  # of the network's output
+KEYS = (
+    "landmarks",
+    "initial_landmarks",
+    "intermediate_landmarks",
+    "scales",
+    "scores",
+    "visibilities",
+)  # of the output
 WORST = 16  # faces drawn
 
 
 @torch.no_grad()
-def predict(accelerator: Accelerator, model, loader: DataLoader, name: str, flip: bool = False) -> dict:
+def predict(
+    accelerator: Accelerator, model, loader: DataLoader, name: str, benchmark: Benchmark, flip: bool = False
+) -> dict:
     """What the network finds in every face, once, in the order of the data set; float64 in fractions of the crop.
 
     Args:
         loader: prepared by `accelerator`, of crops without augmentation.
         name: shown with the progress.
+        benchmark: whose landmarks they are. What a network has learned of its habits is added.
         flip: average with the predictions for the mirror image.
 
     Returns:
         `landmarks` and `labels` (N, K, 2), `boxes` (N, 4), `intermediate_landmarks` (N, layers, K, 2) after each
         decoder layer, with a transformer `initial_landmarks` (N, K, 2), with a scale head `scales` and `scores`
-        (N, K), and `subsets` (N, S) bool where the benchmark has subsets.
+        (N, K), with a visibility head `visibilities` (N, K), and where the benchmark has them `visibility` (N, K) and
+        `subsets` (N, S) bool.
     """
-    flip_pairs = accelerator.unwrap_model(model, keep_torch_compile=False).config.flip_pairs
+    config = accelerator.unwrap_model(model, keep_torch_compile=False).config
+    names = {"topology": topology_of(config, benchmark)}
+    if benchmark.name in (config.datasets or ()):
+        names["dataset"] = benchmark.name
+    flip_pairs = find_topology(config, names["topology"]).flip_pairs
     batches = []
     model.eval()
     for batch in tqdm(loader, desc=f"score {name}", leave=False, disable=not accelerator.is_main_process):
         pixels = batch.pop("pixel_values")
         with accelerator.autocast():
-            outputs = predict_with_flip(model, pixels, flip_pairs) if flip else model(pixel_values=pixels)
+            if flip:
+                outputs = predict_with_flip(model, pixels, flip_pairs, **names)
+            else:
+                outputs = model(pixel_values=pixels, **names)
         found = {key: outputs[key].float() for key in KEYS if key in outputs}
         batches.append(accelerator.gather_for_metrics({**found, **batch}))
     faces = {key: torch.cat([batch[key] for batch in batches]).cpu().numpy() for key in batches[0]}
@@ -62,17 +85,36 @@ def share_buffers(accelerator: Accelerator, model):
             broadcast(buffer)
 
 
-def predict_all(accelerator: Accelerator, model, loaders: Mapping[str, DataLoader], args) -> dict[str, dict]:
-    return {name: predict(accelerator, model, loader, name, args.flip) for name, loader in loaders.items()}
+@dataclass
+class Scored:
+    """A data set to score.
 
-
-def evaluate(faces: Mapping[str, dict], args) -> dict[str, dict]:
-    """The scores of every requested split and named subset; see `score_faces`.
-
-    Args:
-        faces: of each loaded split, as `predict` returns them.
+    Attributes:
+        args: its options, of `args.datasets`.
+        parts: the crops of each of its loaded splits.
+        loaders: of these, prepared.
     """
-    return score_faces(faces, args.benchmark, names_to_score(args, faces), main_normalizer(args))
+
+    args: Namespace
+    parts: Mapping[str, Crops]
+    loaders: Mapping[str, DataLoader]
+
+    def predict(self, accelerator: Accelerator, model) -> dict[str, dict]:
+        """What `predict` returns for each split."""
+        args = self.args
+        return {
+            name: predict(accelerator, model, loader, name, args.benchmark, args.flip)
+            for name, loader in self.loaders.items()
+        }
+
+    def evaluate(self, faces: Mapping[str, dict]) -> dict[str, dict]:
+        """The scores of every requested split and named subset, of what `predict` returned; see `score_faces`."""
+        args = self.args
+        return score_faces(faces, args.benchmark, names_to_score(args, faces), main_normalizer(args))
+
+    def folder(self, directory: Path) -> Path:
+        """Where its scores go: a folder of its own where there are several sets."""
+        return directory if self.args.is_alone else directory / self.args.benchmark.name
 
 
 def main_normalizer(args) -> str:
@@ -80,7 +122,8 @@ def main_normalizer(args) -> str:
 
 
 def card_results(scores: Mapping[str, Mapping], args) -> dict[str, dict[str, float]]:
-    """What of `evaluate` the model card tells: the main normaliser's NME, failure rate and AUC, and confidences."""
+    """What of `Scored.evaluate` the model card tells: the main normaliser's NME, failure rate and AUC, and
+    `CONFIDENCES`."""
     limit, results = f"{100 * args.benchmark.failure_threshold:g}%", {}
     for name, scored in scores.items():
         main = scored["normalizers"][main_normalizer(args)]
@@ -92,17 +135,17 @@ def card_results(scores: Mapping[str, Mapping], args) -> dict[str, dict[str, flo
             "auc": main[f"auc@{limit}"]["value"],
             "faces": scored["faces"],
         }
-        results[name] |= {key: scored[key] for key in ("confidence_ratio", "likelihood_gain") if key in scored}
+        results[name] |= {key: scored[key] for key in CONFIDENCES if key in scored}
     return results
 
 
-def build_report(accelerator: Accelerator, args, scores: Mapping[str, Mapping], parts, checkpoint: str) -> dict:
-    """`scores` with all that tells where they come from; the content of scores.json.
+def build_report(accelerator: Accelerator, one: Scored, scores: Mapping[str, Mapping], checkpoint: str) -> dict:
+    """`scores` of a set with all that tells where they come from; the content of scores.json.
 
     Args:
-        parts: the crops of each loaded split.
         checkpoint: the directory or Hub id that was scored.
     """
+    args = one.args
     weights = cached_file(checkpoint, WEIGHTS, _raise_exceptions_for_missing_entries=False)
     return {
         "checkpoint": Path(checkpoint).resolve().name if Path(checkpoint).is_dir() else checkpoint,
@@ -117,7 +160,7 @@ def build_report(accelerator: Accelerator, args, scores: Mapping[str, Mapping], 
         "threshold": args.benchmark.failure_threshold,
         "flip": args.flip,
         "resamples": RESAMPLES,
-        "data": {name: None if args.streaming else _data_of(crops) for name, crops in parts.items()},
+        "data": {name: None if args.streaming else _data_of(crops) for name, crops in one.parts.items()},
         "scores": scores,
     }
 
@@ -126,8 +169,9 @@ def _data_of(crops: Crops) -> dict:
     return {"faces": len(crops), "fingerprint": data_fingerprint(crops.faces)}
 
 
-def write_evaluation(directory: Path, report: dict, faces: Mapping[str, dict], parts: Mapping[str, Crops], args):
+def write_evaluation(directory: Path, report: dict, faces: Mapping[str, dict], one: Scored):
     """Writes scores.json, scores.csv, faces.csv, the CED plot and, where photos can be had again, the worst faces."""
+    args, parts = one.args, one.parts
     kind, benchmark = main_normalizer(args), args.benchmark
     ids = None if args.streaming else {name: crops.faces["image_id"][:] for name, crops in parts.items()}
     write_report(directory, report, face_rows(faces, benchmark, ids))
@@ -146,13 +190,13 @@ def _file_name(split: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in split)
 
 
-def measure_box_noise(accelerator: Accelerator, model, parts: Mapping[str, Crops], processor, args) -> dict:
-    """NME of the first loaded split with boxes as a detector may give them; see `box_noise`."""
-    name, crops = next(iter(parts.items()))
+def measure_box_noise(accelerator: Accelerator, model, one: Scored, processor) -> dict:
+    """NME of the first loaded split of a set with boxes as a detector may give them; see `box_noise`."""
+    args, (name, crops) = one.args, next(iter(one.parts.items()))
 
     def predict_crops(dataset) -> dict:
         loader = accelerator.prepare(DataLoader(dataset, **loader_options(args)))
-        return predict(accelerator, model, loader, f"{name} with box noise", args.flip)
+        return predict(accelerator, model, loader, f"{name} with box noise", args.benchmark, args.flip)
 
     noise = box_noise(predict_crops, crops.faces, processor, args.benchmark, main_normalizer(args), seed=args.seed)
     return {**noise, "split": name}

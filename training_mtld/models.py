@@ -6,7 +6,8 @@ from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 
-from .transfer import load_for_benchmark
+from .topologies import join_landmarks
+from .transfer import load_for_benchmarks
 
 logger = logging.getLogger("train")
 
@@ -20,34 +21,41 @@ def build_model(args) -> tuple[MTLDForFacialLandmarkDetection, bool]:
     Raises:
         ValueError: naming the option at fault.
     """
-    fields = dict(args.config) | ({} if args.image_size is None else {"image_size": args.image_size})
+    fields = _config_fields(args)
+    benchmarks = [part.benchmark for part in args.datasets]
     if args.model_name_or_path:
-        model, remade = load_for_benchmark(args.model_name_or_path, args.benchmark, fields)
+        model, remade = load_for_benchmarks(args.model_name_or_path, benchmarks, fields)
         if remade and args.eval_only:
             raise ValueError(
-                f"--model_name_or_path must predict the {args.benchmark.num_landmarks} landmarks of {args.dataset}, "
-                f"but {args.model_name_or_path} predicts others; train it first"
+                f"--model_name_or_path must predict the {benchmarks[0].num_landmarks} landmarks of "
+                f"{args.datasets[0].dataset}, but {args.model_name_or_path} predicts others; train it first"
             )
         if remade:
             logger.warning("%s has other landmarks, so these are new: %s", args.model_name_or_path, ", ".join(remade))
         return model, bool(remade)
-    benchmark = args.benchmark
-    config = MTLDConfig(
-        backbone=args.backbone or "resnet18",
-        num_landmarks=benchmark.num_landmarks,
-        landmark_names=list(benchmark.landmark_names),
-        flip_pairs=[list(pair) for pair in benchmark.flip_pairs],
-        **fields,
-    )
-    model = MTLDForFacialLandmarkDetection(config)
+    joint = join_landmarks(benchmarks)
+    knows_visibility = any("visibility" in benchmark.columns for benchmark in benchmarks)
+    fields = {"use_visibility_head": knows_visibility} | joint.config_fields | fields
+    model = MTLDForFacialLandmarkDetection(MTLDConfig(backbone=args.backbone or "resnet18", **fields))
     if not args.random_backbone:
         model.load_backbone_weights(args.backbone_checkpoint)
     return model, True
 
 
+def _config_fields(args) -> dict:
+    fields = dict(args.config)
+    if args.image_size is not None:
+        fields["image_size"] = args.image_size
+    if args.dataset_offsets:
+        fields["datasets"] = [part.benchmark.name for part in args.datasets]
+    return fields
+
+
 def build_processor(args, config: MTLDConfig) -> MTLDImageProcessor:
     """Crops at the size of the model; normalises as the checkpoint of --model_name_or_path has it, or for a new model
     as the backbone's pretrained weights expect."""
+    topologies = {name: values["landmarks"] for name, values in (config.topologies or {}).items()} or None
+    settings = {"size": config.image_size, "topologies": topologies}
     if args.model_name_or_path:
-        return MTLDImageProcessor.from_pretrained(args.model_name_or_path, size=config.image_size)
-    return MTLDImageProcessor(size=config.image_size, **config.normalization)
+        return MTLDImageProcessor.from_pretrained(args.model_name_or_path, **settings)
+    return MTLDImageProcessor(**settings, **config.normalization)

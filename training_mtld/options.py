@@ -25,7 +25,10 @@ OPTION_OF_FIELD = {  # fields of MTLDConfig that have an option of their own or 
     "num_landmarks": "--dataset",
     "landmark_names": "--dataset",
     "flip_pairs": "--dataset",
+    "topologies": "--dataset",
+    "datasets": "--dataset_offsets",
 }
+NOT_SCORED = "none"  # in place of a --validation_list
 POSITIVE = ("epochs", "batch_size", "learning_rate", "image_size", "gradient_accumulation_steps", "save_total_limit")
 NOT_NEGATIVE = (
     *("num_workers", "eval_every", "picture_every", "seed", "warmup_steps", "no_flip_epochs"),
@@ -39,34 +42,81 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_args(argv=None, description: str | None = None) -> argparse.Namespace:
-    """The options, with the `benchmark` of --dataset and the `command` as typed. Raises ValueError on wrong ones."""
+    """The options, the `command` as typed, and `datasets`: for each of --dataset the same options, but what may be
+    given for each (`dataset`, `data_dir`, `validation_list`, `weight`) is its own, with its `benchmark`, and
+    whether it `is_scored` and `is_alone`.
+
+    Raises:
+        ValueError: on wrong ones.
+    """
     argv = sys.argv[1:] if argv is None else argv
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     groups = (add_data, add_model, add_training, add_optimization, add_checkpoints, add_evaluation, add_tracking)
     for add_options in groups:
         add_options(parser)
     args = parser.parse_args(argv)
-    args.benchmark = find_benchmark(args.dataset)
-    args.data_dir = args.data_dir or default_data_dir(args.dataset)
-    check_args(args)
+    args.command = shown_command(["accelerate", "launch", "train_accelerate.py", *argv])
     if args.eval_every is None:
         args.eval_every = 1 if args.validation_list else 0
-    args.command = shown_command(["accelerate", "launch", "train_accelerate.py", *argv])
+    args.datasets = split_by_dataset(args)
+    check_args(args)
     return args
+
+
+def split_by_dataset(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """`datasets` of `parse_args`."""
+    count = len(args.dataset)
+    for name in ("data_dir", "validation_list", "dataset_weights"):
+        given = getattr(args, name)
+        if given and len(given) != count:
+            raise ValueError(f"--{name} must be given for each of {count} --dataset, but got {len(given)}")
+    parts = []
+    for number, dataset in enumerate(args.dataset):
+        part = argparse.Namespace(**vars(args))
+        part.dataset, part.benchmark = dataset, find_benchmark(dataset)
+        part.data_dir = args.data_dir[number] if args.data_dir else default_data_dir(dataset)
+        listed = args.validation_list[number] if args.validation_list else None
+        part.is_scored, part.validation_list = listed != NOT_SCORED, None if listed == NOT_SCORED else listed
+        part.is_alone = count == 1
+        part.weight = args.dataset_weights[number] if args.dataset_weights else 1.0
+        parts.append(part)
+    names = [part.benchmark.name for part in parts]
+    if len(set(names)) < count:
+        raise ValueError(f"--dataset must hold sets of different names, but got {', '.join(names)}")
+    return parts
 
 
 def add_data(parser: Parser):
     data = parser.add_argument_group("data")
     data.add_argument(
         "--dataset",
-        default="300w",
+        nargs="+",
+        default=["300w"],
         metavar="NAME|YAML",
-        help=f"{', '.join(BENCHMARKS)}, or a file that describes landmarks of your own (default: %(default)s)",
+        help=f"{', '.join(BENCHMARKS)}, or a file that describes landmarks of your own (default: 300w). Several make "
+        "one network: sets whose landmarks have the same names share them, others get landmarks of their own, and "
+        "topology=NAME chooses at inference",
     )
     data.add_argument(
         "--data_dir",
+        nargs="+",
         metavar="DIR|HUB_ID",
-        help="official folders, their Parquet conversion, or a data set on the Hub (default: the folder of the YAML)",
+        help="of each set: official folders, their Parquet conversion, or a data set on the Hub (default: the folder "
+        "of the YAML)",
+    )
+    data.add_argument(
+        "--dataset_weights",
+        nargs="+",
+        type=float,
+        metavar="WEIGHT",
+        help="how often an epoch shows each face of each set: 2 is twice, 0.5 is another half of the set each time "
+        "(default: 1)",
+    )
+    data.add_argument(
+        "--dataset_offsets",
+        action="store_true",
+        help="learn an offset for each set and landmark, for annotations that lie a little to one side; dataset=NAME "
+        "adds it at inference, as scoring does",
     )
     data.add_argument(
         "--streaming",
@@ -77,8 +127,10 @@ def add_data(parser: Parser):
     data.add_argument("--train_split", default="train", help="split to train on (default: %(default)s)")
     data.add_argument(
         "--validation_list",
+        nargs="+",
         metavar="FILE",
-        help="photos of the training split, one a line, to leave out of training and score instead of --eval_splits",
+        help="of each set: photos of the training split, one a line, to leave out of training and score instead of "
+        f"--eval_splits; {NOT_SCORED}: train on all of the set and do not score it",
     )
     data.add_argument(
         "--augmentation",
@@ -324,9 +376,10 @@ def check_args(args: argparse.Namespace):
     check_combinations(args)
     check_places(args)
     Augmentation(**dict(args.augmentation))  # checks the values
-    kinds = args.benchmark.normalizer_kinds
-    if args.normalizer and args.normalizer not in kinds:
-        raise ValueError(f"--normalizer must be one of {', '.join(kinds)}, but got {args.normalizer}")
+    for part in args.datasets:
+        kinds = part.benchmark.normalizer_kinds
+        if args.normalizer and args.normalizer not in kinds:
+            raise ValueError(f"--normalizer must be one of {', '.join(kinds)}, but got {args.normalizer}")
     usable = {tracker.value for tracker in get_available_trackers()}
     for name in args.report_to:
         if name not in usable:
@@ -334,6 +387,9 @@ def check_args(args: argparse.Namespace):
 
 
 def check_numbers(args: argparse.Namespace):
+    for weight in args.dataset_weights or ():
+        if not 0 < weight < math.inf:
+            raise ValueError(f"--dataset_weights must be positive, but got {weight}")
     for name in POSITIVE + ("max_grad_norm",):
         if getattr(args, name) is not None and not 0 < getattr(args, name) < math.inf:
             raise ValueError(f"--{name} must be positive, but got {getattr(args, name)}")
@@ -347,6 +403,14 @@ def check_numbers(args: argparse.Namespace):
 def check_combinations(args: argparse.Namespace):
     if args.eval_only and not args.model_name_or_path:
         raise ValueError("--eval_only needs --model_name_or_path")
+    if args.dataset_weights and args.streaming:
+        raise ValueError("--dataset_weights needs no --streaming, which shows each face once an epoch")
+    if args.eval_splits and len(args.dataset) > 1:
+        raise ValueError("--eval_splits needs a single --dataset; several are scored on their test splits")
+    if not any(part.is_scored for part in args.datasets):
+        raise ValueError(
+            f"--validation_list must name a file for at least one --dataset, but got {NOT_SCORED} for all"
+        )
     if args.flip and not args.eval_only:  # so that what a model card says is always without it
         raise ValueError("--flip needs --eval_only")
     if args.box_noise and not (args.eval_only and args.output_dir and not args.streaming):
@@ -374,13 +438,17 @@ def check_places(args: argparse.Namespace):
         raise ValueError("training needs --output_dir")
     if args.output_dir and Path(args.output_dir).exists() and not Path(args.output_dir).is_dir():
         raise ValueError(f"--output_dir must be a folder, but got the file {args.output_dir}")
-    for name in ("validation_list", "backbone_checkpoint"):
-        if getattr(args, name) and not Path(getattr(args, name)).is_file():
-            raise ValueError(f"--{name} must be an existing file, but got {getattr(args, name)}")
-    if args.data_dir is None:
-        raise ValueError(
-            f"--data_dir must be the folder of {args.benchmark.title} or its name on the Hub, but got none"
-        )
+    files = {"backbone_checkpoint": [args.backbone_checkpoint]}
+    files["validation_list"] = [part.validation_list for part in args.datasets]
+    for name, given in files.items():
+        for file in filter(None, given):
+            if not Path(file).is_file():
+                raise ValueError(f"--{name} must be an existing file, but got {file}")
+    for part in args.datasets:
+        if part.data_dir is None:
+            raise ValueError(
+                f"--data_dir must be the folder of {part.benchmark.title} or its name on the Hub, but got none"
+            )
     if not args.eval_only and args.resume_from_checkpoint is None:
         folder = Path(args.output_dir)
         if (folder / "config.json").exists() or any(folder.glob("checkpoints/epoch_*")):

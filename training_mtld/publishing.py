@@ -9,9 +9,9 @@ from accelerate import Accelerator
 from huggingface_hub import create_repo
 
 from modeling_mtld.hub_mtld import push_checkpoint
-from modeling_mtld.model_card_mtld import Stage, write_model_card
+from modeling_mtld.model_card_mtld import Stage, TrainingSet, write_model_card
 
-from .data import Crops
+from .data import Crops, Mixture
 from .evaluation import ROOT, main_normalizer
 from .facts import data_fingerprint, git_commit, library_versions, setting
 
@@ -24,25 +24,32 @@ def round_weights(model):
             weights.copy_(weights.half())
 
 
-def describe_training(accelerator: Accelerator, args, faces: Crops) -> Stage:
-    """What the model card tells of this training on `faces`, but for its results."""
-    benchmark = args.benchmark
+def describe_training(accelerator: Accelerator, args, mixture: Mixture) -> Stage:
+    """What the model card tells of this training on `mixture`, but for its results."""
+    members = zip(args.datasets, mixture.members, strict=True)
     return Stage(
         command=args.command,
-        dataset=benchmark.name,
-        title=benchmark.title,
-        homepage=benchmark.homepage,
-        licence=benchmark.licence,
-        split=args.train_split,
-        faces=None if args.streaming else len(faces),
-        official_faces=benchmark.splits.get(args.train_split),
-        fingerprint=None if args.streaming else data_fingerprint(faces.faces),
+        datasets=[_describe_set(part, member.crops) for part, member in members],
         epochs=args.epochs,
         seed=args.seed,
         setting=setting(accelerator),
         versions=library_versions(),
         commit=git_commit(ROOT),
-        normalizer=main_normalizer(args),
+    )
+
+
+def _describe_set(part, crops: Crops) -> TrainingSet:
+    benchmark = part.benchmark
+    return TrainingSet(
+        dataset=benchmark.name,
+        title=benchmark.title,
+        homepage=benchmark.homepage,
+        licence=benchmark.licence,
+        split=part.train_split,
+        faces=None if part.streaming else len(crops),
+        official_faces=benchmark.splits.get(part.train_split),
+        fingerprint=None if part.streaming else data_fingerprint(crops.faces),
+        normalizer=main_normalizer(part),
         threshold=benchmark.failure_threshold,
     )
 

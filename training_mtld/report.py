@@ -157,7 +157,8 @@ class _Column:
 
 def show_report(report: Mapping, console: Console | None = None) -> None:
     """Prints the scores, in percent, as tables: of the splits (the main normaliser first), of decoder layers and the
-    mean offset, of facial parts, of the worst landmarks, and where the report has them of confidences and box noise.
+    mean offset, of facial parts, of the worst landmarks, and where the report has them of confidences, visibility and
+    box noise.
 
     A table too wide for the terminal goes on below itself; no number is cut off.
     """
@@ -177,6 +178,11 @@ def show_report(report: Mapping, console: Console | None = None) -> None:
     if any("confidence_ratio" in found for found in scores.values()):
         explained = "error of the least over that of the most confident tenth; nats over a constant scale"
         _print(console, "Confidences", explained, *_confidence_columns(scores))
+    known = {name: found for name, found in scores.items() if "visibility_auc" in found}
+    if known:
+        explained = "area under the ROC curve of landmarks that the head itself hides against the others"
+        columns = [_Column("AUC", tuple(f"{found['visibility_auc']:.3f}" for found in known.values()))]
+        _print(console, "Visibility", explained, [_Column("split", tuple(known), text=True)], [columns])
     if "box_noise" in report:
         noise = report["box_noise"]
         explained = f"NME in %, {noise['split']}, {noise['normalizer']}; noise in % of the box"

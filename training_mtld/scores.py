@@ -9,19 +9,21 @@ that comes out is a fraction: NME 0.034 is 3.4 %.
 
 import functools
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import evaluate
 import numpy as np
 
-from dataset_scripts.benchmarks import Benchmark, subset_names
+from dataset_scripts.benchmarks import Benchmark, Subset, subset_names
 
-from .confidence_metrics import confidence_ratio, likelihood_gain
+from .confidence_metrics import confidence_ratio, likelihood_gain, roc_auc
 
 METRIC = Path(__file__).resolve().parents[1] / "space" / "nme"
 THRESHOLDS = (0.08, 0.1)  # papers quote 300W at both, WFLW and COFW at the second
 PERCENTILES = (50, 90, 95, 99)
+HELD_OUT = "validation"  # what the faces of a validation list are called
+CONFIDENCES = ("confidence_ratio", "likelihood_gain", "visibility_auc")
 RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)  # percentiles of the resampled statistics: 95 %
 _BLOCK = 200_000  # faces drawn at a time, few enough for the processor's cache
@@ -33,15 +35,20 @@ def scored_names(benchmark: Benchmark, requested: Iterable[str], loaded: Iterabl
     """The names to score: the requested ones, then the subsets of the benchmark whose splits are all loaded.
 
     A subset of the very faces that another name already stands for, such as full beside common+challenging, is left
-    out.
+    out. Subsets that a column tells are also scored among the faces of a validation list.
     """
     names, loaded = list(dict.fromkeys(requested)), set(loaded)
     same = {frozenset(_splits(name)) for name in names}
     for name, subset in benchmark.subsets.items():
-        splits = frozenset(_splits(subset.splits))
+        splits = frozenset(_splits(_expression(subset, loaded)))
         if name not in names and splits <= loaded and (subset.column or splits not in same):
             names.append(name)
     return names
+
+
+def _expression(subset: Subset, loaded: Collection[str]) -> str:
+    """The splits that a subset is looked for in: those of the benchmark, or the faces of a validation list."""
+    return HELD_OUT if subset.column and set(loaded) == {HELD_OUT} else subset.splits
 
 
 def faces_of(parts: Mapping[str, Faces], benchmark: Benchmark, name: str) -> dict[str, np.ndarray]:
@@ -56,7 +63,7 @@ def faces_of(parts: Mapping[str, Faces], benchmark: Benchmark, name: str) -> dic
         ValueError: if one of its splits is not in `parts`.
     """
     subset = None if name in parts else benchmark.subsets.get(name)
-    wanted = [name] if name in parts else _splits(subset.splits if subset else name)
+    wanted = [name] if name in parts else _splits(_expression(subset, parts) if subset else name)
     if not set(wanted) <= parts.keys():
         raise ValueError(
             f"names must be made of {', '.join(parts)} or be subsets of {benchmark.name} within, but got {name!r}"
@@ -122,7 +129,8 @@ def score_faces(
     Returns:
         By name, in the order given, `faces` (their number), `normalizers` (by kind, the main one first, see
         `_score`), `offset` (see `_offset`), where the faces have intermediate landmarks `layers` (see `_layers`), and
-        with a scale head `confidence_ratio` and `likelihood_gain`.
+        with a scale head `confidence_ratio` and `likelihood_gain`, and with a visibility head `visibility_auc` where
+        some landmarks are hidden by the head and others are not.
 
     Raises:
         ValueError: if no name has a face, the main normaliser is not known for all faces of a name, or a prediction
@@ -192,7 +200,11 @@ def _score_name(faces: Faces, benchmark: Benchmark, main: str, name: str, seed: 
     result = {"faces": len(faces["labels"]), "normalizers": scores, "offset": _offset(faces, normalizers[main])}
     if "intermediate_landmarks" in faces:
         result["layers"] = _layers(faces, normalizers[main])
-    return result | (_confidences(faces, normalizers[main]) if "scores" in faces else {})
+    if "scores" in faces:
+        result |= _confidences(faces, normalizers[main])
+    if "visibilities" in faces and len(np.unique(faces.get("visibility", ()))) > 1:
+        result["visibility_auc"] = roc_auc(faces["visibilities"].ravel(), faces["visibility"].ravel() > 0)
+    return result
 
 
 def _offset(faces: Faces, normalizers: np.ndarray) -> dict[str, float]:

@@ -92,19 +92,20 @@ def _weights(result: Result) -> str:
 
 def _facts(result: Result, scores: Sequence[str]) -> dict:
     stage, evaluation = result.stage, result.scores
+    (data,) = stage.datasets
     given = recorded_options(stage.command)
     config = json.loads((result.folder / "config.json").read_text(encoding="utf-8"))
     return {
-        "dataset": stage.title,
+        "dataset": data.title,
         "epochs": stage.epochs,
         "image_size": config["image_size"],
         "batch_size": given.batch_size * given.gradient_accumulation_steps * int(stage.setting.split()[0]),
-        "train_split": stage.split,
-        "train_faces": stage.faces,
-        "official_train_faces": stage.official_faces,
-        "train_fingerprint": stage.fingerprint,
+        "train_split": data.split,
+        "train_faces": data.faces,
+        "official_train_faces": data.official_faces,
+        "train_fingerprint": data.fingerprint,
         "trained_on": stage.setting,
         "scored_on": evaluation["setting"],
         "faces": {score: evaluation["scores"][score]["faces"] for score in scores},
-        "fingerprints": {name: data and data["fingerprint"] for name, data in evaluation["data"].items()},
+        "fingerprints": {name: split and split["fingerprint"] for name, split in evaluation["data"].items()},
     }

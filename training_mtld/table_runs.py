@@ -194,8 +194,9 @@ def _effective(command: str) -> dict[str, object]:
     values["config"] = dict(values["config"])
     values["augmentation"] = dict(values["augmentation"])
     values["backbone"] = values["backbone"] or "resnet18"
-    for name in ("validation_list", "backbone_checkpoint"):  # told without their place
-        values[name] = values[name] and Path(values[name]).name
+    # Files are told without their place.
+    values["backbone_checkpoint"] = values["backbone_checkpoint"] and Path(values["backbone_checkpoint"]).name
+    values["validation_list"] = " ".join(Path(file).name for file in values["validation_list"] or ()) or None
     return {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
 
 

@@ -8,8 +8,9 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from .evaluation import main_normalizer
+from .evaluation import Scored, main_normalizer
 from .pictures import compare_fixed_faces
+from .scores import CONFIDENCES
 
 
 def start(accelerator: Accelerator, args, batch: int, updates: int | None):
@@ -63,13 +64,13 @@ def log_scores(accelerator: Accelerator, scores: Mapping[str, Mapping], args, ep
     for split, scored in scores.items():
         main = scored["normalizers"][kind]
         named |= {f"{split}/{name}": main[name]["value"] for name in main if "value" in main[name]}
-        named |= {
-            f"{split}/{name}": scored[name] for name in ("confidence_ratio", "likelihood_gain") if name in scored
-        }
+        named |= {f"{split}/{name}": scored[name] for name in CONFIDENCES if name in scored}
         named |= {f"{split}/offset_{axis}": value for axis, value in scored["offset"].items()}
         named |= {f"{split}/nme_layer_{layer}": value for layer, value in scored.get("layers", {}).items()}
         if accelerator.is_main_process:
             tqdm.write(f"epoch {epoch}: {_line(split, scored, args)}")
+    if not args.is_alone:
+        named = {f"{args.benchmark.name}/{name}": value for name, value in named.items()}
     accelerator.log(named, step=epoch)
 
 
@@ -86,12 +87,13 @@ def _line(split: str, scored: Mapping, args) -> str:
     )
 
 
-def log_picture(accelerator: Accelerator, model, parts: Mapping[str, object], args, epoch: int):
-    """Predictions beside annotations on a few scored faces, the same ones each time, for trackers that take images."""
-    if args.streaming or not accelerator.is_main_process:
+def log_picture(accelerator: Accelerator, model, one: Scored, epoch: int):
+    """Predictions beside annotations on a few faces of a set, always the same, for trackers that take images."""
+    if one.args.streaming or not accelerator.is_main_process:
         return
-    name, crops = next(iter(parts.items()))
+    name, crops = next(iter(one.parts.items()))
     picture = compare_fixed_faces(model, crops)
+    name = name if one.args.is_alone else f"{one.args.benchmark.name}/{name}"
     for tracker in accelerator.trackers:
         if tracker.name == "tensorboard":
             tracker.log_images({f"{name}/faces": picture[None]}, step=epoch, dataformats="NHWC")

@@ -5,7 +5,7 @@ import itertools
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypedDict
 from urllib.request import Request, urlopen
@@ -237,6 +237,7 @@ class MTLDImageProcessorKwargs(TypedDict, total=False):
     image_std: list[float]
     box_enlargement: float
     box_margins: list[float]
+    topologies: dict[str, list[int]] | None
 
 
 class MTLDImageProcessor(PushToHub, BaseImageProcessor):
@@ -253,6 +254,7 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
         box_enlargement: side of the crop over the longer side of a box.
         box_margins: what the boxes that the model was trained on are wider than the landmark box, left, top, right and
             below, as shares of its longer side; 0 where these are landmark boxes. See `box_around`.
+        topologies: of a network with several, by name the indices of their landmarks among all of the network.
 
     Raises:
         ValueError: if a setting is unknown or out of range.
@@ -271,6 +273,7 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
     image_std = IMAGENET_DEFAULT_STD
     box_enlargement = BOX_ENLARGEMENT
     box_margins = (0.0, 0.0, 0.0, 0.0)
+    topologies = None
 
     def __init__(self, **kwargs):
         super().__init__(**{key: kwargs.pop(key) for key in FILE_KEYS if key in kwargs})
@@ -288,6 +291,7 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
         _check_between(self.rescale_factor, "rescale_factor", 1e-9, 1e9)
         _check_between(self.box_enlargement, "box_enlargement", 0.1, 10)
         self.box_margins = _check_margins(self.box_margins)
+        _check_topologies(self.topologies)
 
     def preprocess(
         self,
@@ -369,21 +373,27 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
             pixels[channel] += np.float32(shift[channel])
         return pixels
 
-    def post_process_landmark_detection(self, outputs, inputs) -> list[list[dict[str, torch.Tensor]]]:
+    def post_process_landmark_detection(
+        self, outputs, inputs, topology: str | None = None
+    ) -> list[list[dict[str, torch.Tensor]]]:
         """Maps the model's landmarks back to the photos.
 
         Args:
             outputs: of the model, with `landmarks` (faces, K, 2), fractions of the crop, and `scores` (faces, K); None
-                of a model without a scale head, which gives scores of 1.
+                of a model without a scale head, which gives scores of 1. With a visibility head `visibilities` too.
             inputs: what the processor returned for these faces.
+            topology: of `outputs` with all landmarks of a network, keep these of `topologies`; None keeps all. A model
+                that was itself called with `topology` needs none here.
 
         Returns:
             For each photo a list of its faces, each a dict of tensors on the CPU: `keypoints` (K, 2) float32 in pixels
-            of the upright photo, `scores` (K,) float32 in [0, 1], `labels` (K,) int64 the landmarks' indices, and
-            `bbox` (4,) float32, the tight box (x0, y0, x1, y1) of the keypoints.
+            of the upright photo, `scores` (K,) float32 in [0, 1], `labels` (K,) int64 the landmarks' indices, `bbox`
+            (4,) float32, the tight box (x0, y0, x1, y1) of the keypoints, and with a visibility head `visibilities`
+            (K,) float32; keypoints below 0.5, which the head itself hides, do not count for the box unless all are.
 
         Raises:
-            ValueError: if `outputs` and `inputs` do not hold the same number of faces, or have other shapes.
+            ValueError: if `outputs` and `inputs` do not hold the same number of faces, or have other shapes, or
+                there is no such topology.
         """
         missing = [key for key in ("pixel_values", "matrices", "face_counts") if key not in inputs]
         if missing:
@@ -396,13 +406,30 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
                 f"outputs must hold the {len(matrices)} faces of inputs, {sum(inputs['face_counts'])} by its"
                 f" face_counts, but got {len(landmarks)}"
             )
-        pixels = fractions_to_pixels(landmarks, inputs["pixel_values"].shape[-1])
-        scores = _check_scores(getattr(outputs, "scores", None), landmarks)
+        chosen = self._indices_of(topology, landmarks.shape[1])
+        pixels = fractions_to_pixels(landmarks, inputs["pixel_values"].shape[-1])[:, chosen]
+        scores, visibilities = (_check_shares(outputs, name, landmarks) for name in ("scores", "visibilities"))
+        scores = np.ones(landmarks.shape[:2]) if scores is None else scores
         faces = iter(
-            _describe_face(transform_points(invert_matrix(matrix), points), face_scores)
-            for matrix, points, face_scores in zip(matrices, pixels, scores)
+            _describe_face(
+                transform_points(invert_matrix(matrix), pixels[number]),
+                scores[number, chosen],
+                None if visibilities is None else visibilities[number, chosen],
+            )
+            for number, matrix in enumerate(matrices)
         )
         return [list(itertools.islice(faces, count)) for count in inputs["face_counts"]]
+
+    def _indices_of(self, topology: str | None, count: int) -> list[int]:
+        """The landmarks, of `count`, that a topology has."""
+        if topology is None:
+            return list(range(count))
+        known = self.topologies or {}
+        if topology not in known:
+            raise ValueError(f"topology must be one of {', '.join(known) or 'none'}, but got {topology!r}")
+        if max(known[topology]) >= count:
+            raise ValueError(f"outputs must hold all landmarks of the network for {topology}, but got {count}")
+        return known[topology]
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs) -> list[str]:
         """Writes preprocessor_config.json and the code that the Auto classes need, the network's too.
@@ -526,19 +553,35 @@ def _check_photo_box(box, width: int, height: int, name: str) -> np.ndarray:
     return checked
 
 
-def _check_scores(scores, landmarks: np.ndarray) -> np.ndarray:
-    """Scores (faces, K), see `MTLDImageProcessor.post_process_landmark_detection`."""
-    scores = np.ones(landmarks.shape[:2]) if scores is None else _to_float64(scores)
-    if scores.shape != landmarks.shape[:2]:
-        raise ValueError(f"outputs.scores must be {landmarks.shape[:2]}, one a landmark, but got {scores.shape}")
-    return scores
+def _check_topologies(topologies):
+    if topologies is None:
+        return
+    if not isinstance(topologies, Mapping):
+        raise ValueError(f"topologies must be None or map names to lists of indices, but got {topologies!r}")
+    for name, indices in topologies.items():
+        if not isinstance(indices, list) or not indices or not all(type(i) is int and i >= 0 for i in indices):
+            raise ValueError(f"topologies must be lists of indices, but got {indices!r} for {name!r}")
 
 
-def _describe_face(points: np.ndarray, scores: np.ndarray) -> dict[str, torch.Tensor]:
+def _check_shares(outputs, name: str, landmarks: np.ndarray) -> np.ndarray | None:
+    """`outputs.scores` or `outputs.visibilities`, (faces, K); None where the model has none."""
+    shares = getattr(outputs, name, None)
+    if shares is None:
+        return None
+    shares = _to_float64(shares)
+    if shares.shape != landmarks.shape[:2]:
+        raise ValueError(f"outputs.{name} must be {landmarks.shape[:2]}, one a landmark, but got {shares.shape}")
+    return shares
+
+
+def _describe_face(points: np.ndarray, scores: np.ndarray, visibilities: np.ndarray | None) -> dict[str, torch.Tensor]:
     keypoints = torch.from_numpy(points).float()
-    return {
+    seen = np.ones(len(points), dtype=bool) if visibilities is None else visibilities >= 0.5
+    framed = keypoints[torch.from_numpy(seen if seen.any() else ~seen)]
+    face = {
         "keypoints": keypoints,
         "scores": torch.from_numpy(scores).float(),
         "labels": torch.arange(len(keypoints)),
-        "bbox": torch.cat([keypoints.amin(dim=0), keypoints.amax(dim=0)]),
+        "bbox": torch.cat([framed.amin(dim=0), framed.amax(dim=0)]),
     }
+    return face if visibilities is None else face | {"visibilities": torch.from_numpy(visibilities).float()}

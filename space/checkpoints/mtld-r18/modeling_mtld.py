@@ -25,11 +25,13 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .backbone_mtld import STRIDES, build_backbone, fixed_size, is_channels_last, read_pretrained
 from .confidence_mtld import USUAL_ERROR, MTLDScaleHead
 from .configuration_mtld import MTLDConfig
+from .datasets_mtld import MTLDDatasetOffsets, MTLDVisibilityHead
 from .hub_mtld import PUSH_OPTIONS, PushToHub
 from .loss_mtld import LossCounts, mtld_loss
 from .model_card_mtld import inherited, write_model_card
 from .pipeline_mtld import FacialLandmarkDetectionPipeline
 from .sampling_mtld import cell_grid, lay_out_maps, sample_map, sample_tokens
+from .topology_mtld import find_topology
 
 
 @dataclass
@@ -48,6 +50,8 @@ class MTLDOutput(ModelOutput):
         scores: (batch, K) float32 in [0, 1], the confidence in each landmark: the probability, by `scales`, that
             |dx| + |dy| is at most 1.5 times what is usual for this landmark on the training faces. Their mean is a
             score of the face.
+        visibilities: (batch, K) float32 in [0, 1], the probability that the head itself does not hide the landmark;
+            None without a visibility head.
         heatmaps: (batch, K, heatmap_size, heatmap_size); where labels were given and the branch is on.
         hidden_states: on request, the landmark queries after each decoder layer, each (batch, K, hidden_size).
         attentions: on request, the cross-attention of each decoder layer, weights that add up to 1. Sampled attention:
@@ -66,6 +70,7 @@ class MTLDOutput(ModelOutput):
     initial_landmarks: torch.FloatTensor | None = None
     scales: torch.FloatTensor | None = None
     scores: torch.FloatTensor | None = None
+    visibilities: torch.FloatTensor | None = None
     heatmaps: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
@@ -548,7 +553,7 @@ class MTLDPreTrainedModel(PushToHub, PreTrainedModel):
         ],
         "sampling_locations": OutputRecorder(MTLDSampledAttention, index=2),
     }
-    _keep_in_fp32_modules_strict = ["head", "mean_face", "decoder.out", "sampling", "scale_head"]
+    _keep_in_fp32_modules_strict = ["head", "mean_face", "decoder.out", "sampling", "scale_head", "visibility_head"]
     _no_split_modules = ["MTLDPyramidLevel", "MTLDEncoderLayer", "MTLDDecoderLayer"]
     # A released checkpoint does not hold the heatmap branch.
     _keys_to_ignore_on_load_missing = [r"^heatmap_branch\."]
@@ -586,6 +591,19 @@ class MTLDPreTrainedModel(PushToHub, PreTrainedModel):
             init.normal_(module.landmark_embedding, std=0.1)
             init.constant_(module.usual_error, USUAL_ERROR)
             init.zeros_(module.out.weight)  # a new one predicts the usual errors
+        elif isinstance(module, MTLDDatasetOffsets):
+            init.zeros_(module.offsets)
+
+
+def _select(predictions: dict[str, torch.Tensor], landmarks: list[int] | None) -> dict[str, torch.Tensor]:
+    """`predictions` of these landmarks alone; None: of all."""
+    if landmarks is None:
+        return predictions
+    places = {name: 2 if name == "intermediate_landmarks" else 1 for name in predictions}
+    return {
+        name: values.index_select(places[name], torch.tensor(landmarks, device=values.device))
+        for name, values in predictions.items()
+    }
 
 
 class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
@@ -612,10 +630,14 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
             self.decoder = MTLDBaseHead(config, channels)
         if config.use_heatmap_loss:
             self.heatmap_branch = MTLDHeatmapBranch(config, channels)
-        if config.use_scale_head:
-            # Last, and drawn in `post_init` alone: the others start from the same random weights with it and without.
-            with init.no_init_weights():
+        # Last, and drawn in `post_init` alone: the others start from the same random weights with these and without.
+        with init.no_init_weights():
+            if config.use_scale_head:
                 self.scale_head = MTLDScaleHead(config, channels)
+            if config.use_visibility_head:
+                self.visibility_head = starts_at_zero(MTLDVisibilityHead(config, channels))
+            if config.datasets:
+                self.dataset_offsets = MTLDDatasetOffsets(config)
         self.post_init()
 
     @capture_outputs
@@ -623,6 +645,11 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
+        visibility: torch.Tensor | None = None,
+        dataset_ids: torch.Tensor | None = None,
+        mirrored: torch.Tensor | None = None,
+        topology: str | None = None,
+        dataset: str | None = None,
         loss_counts: LossCounts | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MTLDOutput:
@@ -630,50 +657,87 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         Args:
             pixel_values: (batch, 3, H, W), crops as `MTLDImageProcessor` makes them; H and W multiples of 32.
             labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
+            visibility: (batch, K), with `labels` for a visibility head: 0 where the head itself hides the landmark, 1
+                where it does not, NaN where that is not known.
+            dataset_ids: (batch,) long, places in `config.datasets` of the sets whose habits the landmarks shall have;
+                -1 for none of them.
+            mirrored: (batch,) bool, with `dataset_ids` or `dataset`, the faces that are mirror images; None for none.
+            topology: predict these landmarks of `config.topologies` alone, in their order; None for all K. Labels are
+                of all K.
+            dataset: one of `config.datasets` for all faces, in place of `dataset_ids`; None leaves offsets out.
             loss_counts: `count_items` of the whole batch, if `labels` are a part of it. The losses are then shares,
                 and the scale head's `follow_errors` is left to be called with the whole batch.
             kwargs: `output_hidden_states`, `output_attentions`, `output_sampling_locations` and `return_dict`, by
                 default as in the configuration. What else the processor returns is ignored.
 
         Raises:
-            ValueError: if `pixel_values` or `labels` have another shape, H or W is not a multiple of 32, or they are
-                not those of a backbone made for one size.
+            ValueError: if `pixel_values` or `labels` have another shape, H or W is not a multiple of 32, they are
+                not those of a backbone made for one size, or the network has no such `topology` or `dataset`.
         """
-        self._check_inputs(pixel_values, labels)
-        feature_maps = self.backbone(pixel_values, output_hidden_states=False, output_attentions=False).feature_maps
-        if self.channels_last:
-            feature_maps = [feature_map.permute(0, 3, 1, 2) for feature_map in feature_maps]
-        fine_map, *feature_maps = feature_maps
-        initial = self.decoder.estimate(feature_maps[-1])
+        self._check_inputs(pixel_values, labels, topology)
+        fine_map, *feature_maps = self._read_image(pixel_values)
+        output_attentions = bool(kwargs.get("output_attentions", self.config.output_attentions))
+        initial, landmarks = self._locate(feature_maps, fine_map, output_attentions)
+        offsets = self._find_offsets(len(pixel_values), dataset_ids, mirrored, dataset)
+        if offsets is not None:
+            initial, landmarks = initial + offsets, landmarks + offsets.unsqueeze(1)
+        predictions = {"intermediate_landmarks": landmarks}
         if self.config.use_multiscale_transformer:
-            output_attentions = bool(kwargs.get("output_attentions", self.config.output_attentions))
-            shapes = [level.shape[-2:] for level in feature_maps[::-1][: self.config.num_feature_levels]]
-            memory = self.encoder(feature_maps)
-            landmarks = self.decoder(initial, memory, shapes, fine_map, output_attentions)
-        else:
-            landmarks, initial = initial.unsqueeze(1), None
-        loss, loss_dict, heatmaps, scales, scores, usual_error = None, None, None, None, None, None
+            predictions["initial_landmarks"] = initial
+        usual_error, visibility_logits, loss, loss_dict = None, None, None, None
         if self.config.use_scale_head:
             followed = labels if loss_counts is None else None  # by a part of a batch, it would move too far
             scales, scores, usual_error = self.scale_head(feature_maps, landmarks[:, -1], followed)
+            predictions |= {"scales": scales, "scores": scores}
+        if self.config.use_visibility_head:
+            visibility_logits = self.visibility_head(feature_maps[-1])
+            predictions["visibilities"] = visibility_logits.sigmoid()
         if labels is not None:
-            heatmaps = self.heatmap_branch(feature_maps) if self.config.use_heatmap_loss else None
+            if self.config.use_heatmap_loss:
+                predictions["heatmaps"] = self.heatmap_branch(feature_maps)
+            found = MTLDOutput(**predictions)
             with maybe_autocast(pixel_values.device.type, enabled=False):
                 loss, loss_dict = mtld_loss(
-                    self.config, labels.float(), landmarks, initial, heatmaps, scales, usual_error, loss_counts
+                    self.config,
+                    labels.float(),
+                    landmarks,
+                    found.initial_landmarks,
+                    found.heatmaps,
+                    found.scales,
+                    usual_error,
+                    loss_counts,
+                    visibility_logits,
+                    visibility,
                 )
+        predictions = _select(predictions, find_topology(self.config, topology).landmarks)
         return MTLDOutput(
-            loss=loss,
-            loss_dict=loss_dict,
-            landmarks=landmarks[:, -1],
-            intermediate_landmarks=landmarks,
-            initial_landmarks=initial,
-            scales=scales,
-            scores=scores,
-            heatmaps=heatmaps,
+            loss=loss, loss_dict=loss_dict, landmarks=predictions["intermediate_landmarks"][:, -1], **predictions
         )
 
-    def _check_inputs(self, pixel_values, labels):
+    def _read_image(self, pixel_values) -> list[torch.Tensor]:
+        """The feature maps s2 to s5, each (batch, channels, H, W)."""
+        feature_maps = self.backbone(pixel_values, output_hidden_states=False, output_attentions=False).feature_maps
+        return [level.permute(0, 3, 1, 2) for level in feature_maps] if self.channels_last else feature_maps
+
+    def _locate(self, feature_maps, fine_map, output_attentions: bool):
+        """What the decoder starts from, (batch, K, 2), and its estimates (batch, layers, K, 2), without offsets."""
+        initial = self.decoder.estimate(feature_maps[-1])
+        if not self.config.use_multiscale_transformer:
+            return initial, initial.unsqueeze(1)
+        shapes = [level.shape[-2:] for level in feature_maps[::-1][: self.config.num_feature_levels]]
+        return initial, self.decoder(initial, self.encoder(feature_maps), shapes, fine_map, output_attentions)
+
+    def _find_offsets(self, count: int, dataset_ids, mirrored, dataset: str | None):
+        """Offsets (batch, K, 2) of the faces' sets, or None where no set is named."""
+        if not self.config.datasets:
+            if dataset is not None:
+                raise ValueError(f"dataset must be None for a network without offsets, but got {dataset!r}")
+            return None
+        if dataset is not None:
+            dataset_ids = self.dataset_offsets.ids_of(dataset, count)
+        return None if dataset_ids is None else self.dataset_offsets(dataset_ids, mirrored)
+
+    def _check_inputs(self, pixel_values, labels, topology):
         if not isinstance(pixel_values, torch.Tensor):
             raise ValueError(f"pixel_values must be a tensor, but got {type(pixel_values).__name__}")
         if pixel_values.ndim != 4 or pixel_values.shape[1] != 3 or 0 in pixel_values.shape[-2:]:
@@ -687,6 +751,8 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         expected = (pixel_values.shape[0], self.config.num_landmarks, 2)
         if labels is not None and tuple(labels.shape) != expected:
             raise ValueError(f"labels must be of shape {expected} (batch, K, 2), but got {tuple(labels.shape)}")
+        if labels is not None and topology is not None:
+            raise ValueError(f"topology must be None with labels, which are of all landmarks, but got {topology!r}")
 
     @torch.no_grad()
     def set_mean_face(self, mean_face: torch.Tensor):

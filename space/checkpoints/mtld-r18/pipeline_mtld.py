@@ -16,6 +16,7 @@ from .face_detection_mtld import box_overlap, detect_faces
 from .flip_mtld import flip_order, predict_with_flip
 from .geometry_mtld import crop_matrix, fit_similarity, fractions_to_pixels, landmark_box, warp_image
 from .image_processing_mtld import MAX_CROP_SIZE, URL_TIMEOUT, boxes_by_photo, check_photo_boxes, load_rgb
+from .topology_mtld import Topology, find_topology
 from .tracking_mtld import LandmarkTracker
 
 WHOLE = "whole"
@@ -61,6 +62,8 @@ class FacialLandmarkDetectionPipeline(Pipeline):
                 them, for a list or data set of photos a list of such lists, each possibly empty.
             kwargs: any of these, which `pipeline(…)` takes too, for all calls:
                 `flip` (False): average with the mirror image of each face, which takes twice as long;
+                `topology` (the first of the model's configuration): which landmarks, where the model has several sets;
+                `dataset` (None): one of the configuration's `datasets`, whose annotators' habits the landmarks follow;
                 `min_score` (0.55): of a face that was looked for, below which it is dropped; without a scale head
                 all scores are 1;
                 `batch_size` (1): photos read at a time, whose faces go through the network together;
@@ -72,13 +75,14 @@ class FacialLandmarkDetectionPipeline(Pipeline):
             For each photo the list of its faces, the largest first where they were looked for, else in the order of
             `boxes`: {"score": mean of the landmarks' scores, "box": {"xmin", "ymin", "xmax", "ymax"} tight around the
             landmarks, "landmarks": [{"label": name or else index, "x", "y", "score"}, …]}, in pixels of the photo, as
-            plain floats. A photo without a face gives an empty list. One photo gives its list alone, a data set or
-            generator an iterator over the lists.
+            plain floats. Of a model with a visibility head, landmarks have a "visibility" too, the probability that
+            the head itself does not hide them; those below 0.5 are not in the box. A photo without a face gives an
+            empty list. One photo gives its list alone, a data set or generator an iterator over the lists.
 
         Raises:
             ValueError: if a photo cannot be read, a box is not one or lies beside its photo, or there are not as many
                 lists of boxes as photos; where there are several photos, it names the one. With `flip`, if the
-                model's configuration has no `flip_pairs`.
+                model's configuration has no `flip_pairs`. If the model has no such `topology` or `dataset`.
         """
         if isinstance(boxes, str):
             boxes, kwargs["boxes"] = None, boxes
@@ -96,13 +100,27 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         faces = super().__call__(_Photos(images, boxes), **kwargs)
         return list(faces) if isinstance(images, list | tuple | np.ndarray | torch.Tensor) else faces
 
-    def _sanitize_parameters(self, boxes=None, timeout=None, flip=None, face_batch_size=None, min_score=None):
+    def _sanitize_parameters(
+        self,
+        boxes=None,
+        timeout=None,
+        flip=None,
+        face_batch_size=None,
+        min_score=None,
+        topology=None,
+        dataset=None,
+    ):
         if boxes is not None and not (isinstance(boxes, str) and boxes == WHOLE):
             raise ValueError(f"boxes must be {WHOLE!r}, or come with the photos as lists, but got {boxes!r}")
         if flip is not None and not isinstance(flip, bool):
             raise ValueError(f"flip must be True or False, but got {flip!r}")
+        chosen = self._topology(topology)
         if flip:
-            flip_order(self.model.config.flip_pairs, self.model.config.num_landmarks)
+            count = self.model.config.num_landmarks if chosen.landmarks is None else len(chosen.landmarks)
+            flip_order(chosen.flip_pairs, count)
+        datasets = self.model.config.datasets or []
+        if dataset is not None and dataset not in datasets:
+            raise ValueError(f"dataset must be one of {', '.join(datasets) or 'none'}, but got {dataset!r}")
         if face_batch_size is not None and (type(face_batch_size) is not int or face_batch_size < 1):
             raise ValueError(f"face_batch_size must be a whole number of at least 1, but got {face_batch_size!r}")
         is_number = isinstance(min_score, Real) and not isinstance(min_score, bool)
@@ -110,7 +128,16 @@ class FacialLandmarkDetectionPipeline(Pipeline):
             raise ValueError(f"min_score must be a number from 0 to 1, but got {min_score!r}")
         preprocess = {"boxes": boxes, "timeout": timeout}
         forward = {"flip": flip, "face_batch_size": face_batch_size, "min_score": min_score}
-        return _without_none(preprocess), _without_none(forward), {}
+        forward |= {"topology": topology, "dataset": dataset}
+        return _without_none(preprocess), _without_none(forward), _without_none({"topology": topology})
+
+    def _topology(self, name: str | None) -> Topology:
+        """The one of this name, by default the first of the model's."""
+        return find_topology(self.model.config, name or self._default_topology)
+
+    @property
+    def _default_topology(self) -> str | None:
+        return next(iter(self.model.config.topologies or {}), None)
 
     def preprocess(self, image, boxes=None, timeout=URL_TIMEOUT):
         item = image if isinstance(image, Mapping) else {"image": image}
@@ -128,20 +155,29 @@ class FacialLandmarkDetectionPipeline(Pipeline):
             own = [_box_of_whole(width, height, self.image_processor.box_enlargement)]
         return {"photo": photo, "boxes": check_photo_boxes(own, width, height, f"boxes{place}"), "detected": False}
 
-    def _forward(self, model_inputs, flip=False, face_batch_size=FACE_BATCH_SIZE, min_score=MIN_SCORE):
+    def _forward(
+        self,
+        model_inputs,
+        flip=False,
+        face_batch_size=FACE_BATCH_SIZE,
+        min_score=MIN_SCORE,
+        topology=None,
+        dataset=None,
+    ):
         # With a batch_size, transformers passes a batch's photos as lists, and takes the result apart again.
         batched = isinstance(model_inputs["photo"], list)
         photos, boxes, detected = (
             v if batched else [v] for v in map(model_inputs.get, ("photo", "boxes", "detected"))
         )
-        faces = self._find_landmarks(photos, self._crop_boxes(boxes, detected), flip, face_batch_size)
+        options = {"flip": flip, "topology": topology or self._default_topology, "dataset": dataset}
+        faces = self._find_landmarks(photos, self._crop_boxes(boxes, detected), face_batch_size, options)
         if any(detected):
             second_boxes = [
                 _boxes_for_second_crops(*found) if is_detected else []
                 for *found, is_detected in zip(photos, boxes, faces, detected)
             ]
             second_boxes = self._crop_boxes(second_boxes, detected)
-            second_faces = self._find_landmarks(photos, second_boxes, flip, face_batch_size)
+            second_faces = self._find_landmarks(photos, second_boxes, face_batch_size, options)
             faces = [
                 [face for face in again if _score(face) >= min_score] if is_detected else found
                 for found, again, is_detected in zip(faces, second_faces, detected)
@@ -153,38 +189,30 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         around = self.image_processor.box_around
         return [[around(box) for box in own] if found else own for own, found in zip(boxes, detected)]
 
-    def _find_landmarks(self, photos, boxes, flip: bool, face_batch_size: int) -> list[list[dict]]:
-        """Faces of each photo, as the processor describes them."""
+    def _find_landmarks(self, photos, boxes, face_batch_size: int, options: dict) -> list[list[dict]]:
+        """Faces of each photo, as the processor describes them; `options` are those of `_predict`."""
         faces = [[] for _ in photos]
         everywhere = [(index, box) for index, own in enumerate(boxes) for box in own]
-        step = max(1, face_batch_size // 2) if flip else face_batch_size
+        step = max(1, face_batch_size // 2) if options["flip"] else face_batch_size
         for start in range(0, len(everywhere), step):
             grouped = itertools.groupby(everywhere[start : start + step], key=itemgetter(0))
             indices, own = zip(*((index, [box for _, box in pairs]) for index, pairs in grouped))
             inputs = self.image_processor([photos[index] for index in indices], list(own), return_tensors="pt")
-            outputs = self._predict(inputs["pixel_values"].to(self.device, self.dtype), flip)
+            outputs = self._predict(inputs["pixel_values"].to(self.device, self.dtype), **options)
             for index, found in zip(indices, self.image_processor.post_process_landmark_detection(outputs, inputs)):
                 faces[index] += found
         return faces
 
-    def _predict(self, pixel_values, flip: bool):
+    def _predict(self, pixel_values, flip: bool, **names):
+        names = _without_none(names)
         if flip:
-            return predict_with_flip(self.model, pixel_values, self.model.config.flip_pairs)
-        return self.model(pixel_values=pixel_values)
+            flip_pairs = self._topology(names.get("topology")).flip_pairs
+            return predict_with_flip(self.model, pixel_values, flip_pairs, **names)
+        return self.model(pixel_values=pixel_values, **names)
 
-    def postprocess(self, model_outputs) -> list[dict]:
-        return [self._describe(face) for face in model_outputs["faces"]]
-
-    def _describe(self, face: dict) -> dict:
-        names = self.model.config.landmark_names or [str(label) for label in face["labels"].tolist()]
-        return {
-            "score": _score(face),
-            "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), face["bbox"].tolist())),
-            "landmarks": [
-                {"label": name, "x": x, "y": y, "score": score}
-                for name, (x, y), score in zip(names, face["keypoints"].tolist(), face["scores"].tolist())
-            ],
-        }
+    def postprocess(self, model_outputs, topology=None) -> list[dict]:
+        names = self._topology(topology).landmark_names
+        return [_describe(face, names) for face in model_outputs["faces"]]
 
     def read(self, photo) -> np.ndarray:
         """A photo of any kind the processor takes as (H, W, 3) uint8 RGB, upright: the frame of all coordinates.
@@ -236,13 +264,22 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         """
         if type(size) is not int or not 1 <= size <= MAX_CROP_SIZE:
             raise ValueError(f"size must be a whole number from 1 to {MAX_CROP_SIZE}, but got {size!r}")
-        return warp_image(load_rgb(photo, "photo"), self._upright_matrix(landmark_points(face), size), size)
-
-    def _upright_matrix(self, points: np.ndarray, size: int) -> np.ndarray:
-        """Matrix (2, 3) from the photo to the crop in which the landmarks (K, 2) are upright."""
-        mean_face = self.model.decoder.mean_face.detach().double().cpu().numpy()
+        points, mean_face = landmark_points(face), self._mean_face(face)
         if len(points) != len(mean_face):
             raise ValueError(f"face must have the model's {len(mean_face)} landmarks, but got {len(points)}")
+        return warp_image(load_rgb(photo, "photo"), self._upright_matrix(points, mean_face, size), size)
+
+    def _mean_face(self, face: dict) -> np.ndarray:
+        """That of the topology whose names the landmarks of `face` have: (K, 2), fractions of the crop."""
+        mean_face = self.model.decoder.mean_face.detach().double().cpu().numpy()
+        labels = [mark.get("label") for mark in face["landmarks"]]
+        for topology in map(self._topology, self.model.config.topologies or ()):
+            if topology.landmark_names == labels:
+                return mean_face[topology.landmarks]
+        return mean_face
+
+    def _upright_matrix(self, points: np.ndarray, mean_face: np.ndarray, size: int) -> np.ndarray:
+        """Matrix (2, 3) from the photo to the crop in which the landmarks (K, 2) are upright."""
         if np.ptp(mean_face, axis=0).max() < MIN_MEAN_FACE:
             box = self.image_processor.box_around(landmark_box(points))
             return crop_matrix(box, size, self.image_processor.box_enlargement)
@@ -315,6 +352,21 @@ def _boxes_for_second_crops(photo: np.ndarray, detected: list, faces: list[dict]
         trusted = shared >= FOUND_OVERLAP * union and _overlaps_photo(found, width, height)
         boxes.append(found if trusted else box)
     return boxes
+
+
+def _describe(face: dict, names: list[str] | None) -> dict:
+    names = names or [str(label) for label in face["labels"].tolist()]
+    columns = {"score": face["scores"].tolist()}
+    if "visibilities" in face:
+        columns["visibility"] = face["visibilities"].tolist()
+    return {
+        "score": _score(face),
+        "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), face["bbox"].tolist())),
+        "landmarks": [
+            {"label": name, "x": x, "y": y} | {key: values[place] for key, values in columns.items()}
+            for place, (name, (x, y)) in enumerate(zip(names, face["keypoints"].tolist()))
+        ],
+    }
 
 
 def _score(face: dict) -> float:

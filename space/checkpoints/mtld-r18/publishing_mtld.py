@@ -14,6 +14,8 @@ CODE_FILES = (
     "backbone_mtld.py",
     "modeling_mtld.py",
     "confidence_mtld.py",
+    "datasets_mtld.py",
+    "topology_mtld.py",
     "sampling_mtld.py",
     "loss_mtld.py",
     "geometry_mtld.py",
