@@ -32,6 +32,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar=("X0", "Y0", "X1", "Y1"),
         help="a face's landmark box in pixels, instead of looking for faces; can be repeated",
     )
+    parser.add_argument("--topology", metavar="NAME", help="which landmarks, where a checkpoint has several sets")
     parser.add_argument("--flip", action="store_true", help="average with each face's mirror image: surer, slower")
     parser.add_argument("--numbers", action="store_true", help="write each landmark's index beside it in the picture")
     parser.add_argument("--confidence", action="store_true", help="colour by scores, purple (0.5) to yellow (0.95)")
@@ -54,7 +55,8 @@ def main(argv: list[str] | None = None) -> int:
 def _detect(arguments: argparse.Namespace):
     _check_output_dir(arguments.output_dir)
     name, photo = load_photo(arguments.image)
-    faces = load_pipeline(arguments.model, arguments.device)(photo, boxes=arguments.boxes, flip=arguments.flip)
+    find = load_pipeline(arguments.model, arguments.device)
+    faces = find(photo, boxes=arguments.boxes, flip=arguments.flip, topology=arguments.topology)
     if not faces:
         raise ValueError(f"no face found in {name}; give --box X0 Y0 X1 Y1")
     options = {"numbers": arguments.numbers, "by_confidence": arguments.confidence}

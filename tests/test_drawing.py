@@ -108,6 +108,18 @@ def test_contours_and_boxes_can_be_left_out():
         assert shows(picture, LINE) == joined and shows(picture, FRAME) == boxes and shows(picture, POINT)
 
 
+def test_landmarks_that_the_head_hides_are_rings_without_contours():
+    points, names = [(20, 20), (80, 20), (80, 80), (20, 80)], [f"jaw_{index}" for index in range(4)]
+    face = make_face(points, names)
+    for mark, visibility in zip(face["landmarks"], (0.9, 0.5, 0.49, 0.1)):
+        mark["visibility"] = visibility
+    picture = draw_faces(black(), [face], boxes=False, scale=1, point_size=5)
+    middles = [tuple(picture[y, x]) for x, y in points]
+    assert middles[:2] == [POINT, POINT] and middles[2:] == [(0, 0, 0), (0, 0, 0)]
+    assert shows(picture[60:], POINT)  # the ring around it
+    assert shows(picture[18:23, 40:60], LINE) and not shows(picture[30:], LINE)
+
+
 def test_points_are_coloured_by_their_scores_and_the_box_by_the_faces():
     face = square(30, 270, names=NAMES, score=0.7)
     face["landmarks"][0]["score"], face["landmarks"][3]["score"] = 0.2, 0.99

@@ -156,7 +156,7 @@ def test_evaluation(model):
     loader = accelerator.prepare(torch.utils.data.DataLoader([{k: v[i] for k, v in batch.items()} for i in range(2)]))
     errors = {}
     for flip in (False, True):
-        errors[flip] = errors_of(predict(accelerator, model, loader, "some", flip), benchmark)
+        errors[flip] = errors_of(predict(accelerator, model, loader, "some", benchmark, flip), benchmark)
     with torch.no_grad():
         landmarks = predict_with_flip(model, batch["pixel_values"], model.config.flip_pairs).landmarks
     expected = (landmarks - batch["labels"]).norm(dim=-1).double().mean(dim=-1).numpy()

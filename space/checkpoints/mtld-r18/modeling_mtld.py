@@ -678,7 +678,7 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         fine_map, *feature_maps = self._read_image(pixel_values)
         output_attentions = bool(kwargs.get("output_attentions", self.config.output_attentions))
         initial, landmarks = self._locate(feature_maps, fine_map, output_attentions)
-        offsets = self._find_offsets(len(pixel_values), dataset_ids, mirrored, dataset)
+        offsets = self._find_offsets(pixel_values.shape[0], dataset_ids, mirrored, dataset)
         if offsets is not None:
             initial, landmarks = initial + offsets, landmarks + offsets.unsqueeze(1)
         predictions = {"intermediate_landmarks": landmarks}
