@@ -1,6 +1,7 @@
 """One network for several data sets: shared landmarks, topologies, offsets, visibility, and their training."""
 
 import json
+import shutil
 
 import datasets
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
-from training_runs import TINY, as_words
+from training_runs import TINY, as_words, assert_same_weights, finish, loss_curve, start, start_all
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
 import train_accelerate
@@ -241,6 +242,30 @@ def test_training_goes_on_from_a_checkpoint_with_both(eyes, mouths, tmp_path):
     assert train_accelerate.run(arguments((mouths,), tmp_path / "next", epochs=1, **given)) == 0
     model = AutoModel.from_pretrained(tmp_path / "next", trust_remote_code=True)
     assert list(model.config.topologies) == ["eyes", "mouths"]
+
+
+@pytest.mark.parametrize("way", [{"gradient_accumulation_steps": 2}, {}])
+def test_it_does_not_matter_how_the_faces_are_spread(eyes, mouths, tmp_path, way):
+    """Over two steps, or over two processes. The sets have different numbers of landmarks and visibilities."""
+    options = {"batch_norm": "frozen", "dataset_offsets": (), "picture_every": 0, "decay_epochs": ()}
+    finish([start(arguments((eyes, mouths), tmp_path / "one", **options, batch_size=4), tmp_path / "log")], tmp_path)
+    words = arguments((eyes, mouths), tmp_path / "spread", **options, **way)
+    finish([start(words, tmp_path / "log")] if way else start_all(words, tmp_path / "log", 2), tmp_path / "log")
+    for term in ("loss", "coordinate", "structure", "visibility"):
+        expected, found = (loss_curve(tmp_path / name, term) for name in ("one", "spread"))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+        assert expected[0] > 0
+
+
+def test_an_interrupted_training_ends_as_it_would_have(eyes, mouths, tmp_path):
+    options = {"dataset_weights": (0.5, 1.5), "save_steps": 3, "save_total_limit": 9, "picture_every": 0}
+    options |= {"dataset_offsets": (), "batch_size": 2}
+    finish([start(arguments((eyes, mouths), tmp_path / "whole", **options), tmp_path / "log")], tmp_path / "log")
+    middle = tmp_path / "whole" / "checkpoints" / "epoch_0001_update_000003"
+    shutil.copytree(middle, tmp_path / "out" / "checkpoints" / middle.name)
+    words = arguments((eyes, mouths), tmp_path / "out", **options, resume_from_checkpoint="latest")
+    finish([start(words, tmp_path / "log")], tmp_path / "log")
+    assert_same_weights(tmp_path / "whole", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
