@@ -40,9 +40,10 @@ from tqdm.auto import tqdm
 from dataset_scripts.augmentation import box_margins
 from modeling_mtld.loss_mtld import LossCounts, count_items
 from modeling_mtld.model_card_mtld import Stage, read_stages
-from training_mtld import checkpoints, data, evaluation, models, optimization, publishing, report, tracking
+from training_mtld import checkpoints, data, models, optimization, publishing, tracking
 from training_mtld.checkpoints import Progress, Stopped, StopSignal
-from training_mtld.evaluation import Scored
+from training_mtld.evaluation import report, scoring
+from training_mtld.evaluation.scoring import Scored
 from training_mtld.options import parse_args
 
 
@@ -250,7 +251,7 @@ def train(training: Training, scored: list[Scored]):
         if progress.epoch == args.epochs:
             break
         if args.eval_every and progress.epoch % args.eval_every == 0:
-            evaluation.share_buffers(accelerator, training.result)
+            scoring.share_buffers(accelerator, training.result)
             for one in scored:
                 scores = one.evaluate(one.predict(accelerator, training.result))
                 tracking.log_scores(accelerator, scores, one.args, progress.epoch)
@@ -262,7 +263,7 @@ def train(training: Training, scored: list[Scored]):
 def finish(training: Training, processor, scored: list[Scored], former: list[Stage]):
     """Saves the model, scores what was saved, and saves it again with its scores on the card; publishes it."""
     args, accelerator, model = training.args, training.accelerator, training.result
-    evaluation.share_buffers(accelerator, model)
+    scoring.share_buffers(accelerator, model)
     publishing.round_weights(model)
     # Already here: a stream may yet break off.
     publishing.save_model(accelerator, model, processor, args, [*former, training.stage])
@@ -274,13 +275,13 @@ def finish(training: Training, processor, scored: list[Scored], former: list[Sta
         if args.picture_every:
             tracking.log_picture(accelerator, model, one, args.epochs)
         found.append((one, faces, scores))
-    results = {one.args.benchmark.name: evaluation.card_results(scores, one.args) for one, _, scores in found}
+    results = {one.args.benchmark.name: scoring.card_results(scores, one.args) for one, _, scores in found}
     stage = training.stage.with_results(results)
     publishing.save_model(accelerator, model, processor, args, [*former, stage])
     if accelerator.is_main_process:
         for one, faces, scores in found:
-            written = evaluation.build_report(accelerator, one, scores, args.output_dir)
-            evaluation.write_evaluation(one.folder(Path(args.output_dir) / "evaluation"), written, faces, one)
+            written = scoring.build_report(accelerator, one, scores, args.output_dir)
+            scoring.write_evaluation(one.folder(Path(args.output_dir) / "evaluation"), written, faces, one)
             report.show_report(written)
         publishing.push(args)
         tqdm.write(f"{args.output_dir} holds the model of the last epoch, {args.output_dir}/evaluation its scores")
@@ -292,16 +293,16 @@ def score_checkpoint(accelerator: Accelerator, args, model, processor, scored: l
     model = accelerator.prepare(model)
     for one in scored:
         faces = one.predict(accelerator, model)
-        noise = evaluation.measure_box_noise(accelerator, model, one, processor) if args.box_noise else None
+        noise = scoring.measure_box_noise(accelerator, model, one, processor) if args.box_noise else None
         scores = one.evaluate(faces)
         if not accelerator.is_main_process:
             continue
-        written = evaluation.build_report(accelerator, one, scores, args.model_name_or_path)
+        written = scoring.build_report(accelerator, one, scores, args.model_name_or_path)
         if noise:
             written["box_noise"] = noise
         report.show_report(written)
         if args.output_dir:
-            evaluation.write_evaluation(one.folder(Path(args.output_dir)), written, faces, one)
+            scoring.write_evaluation(one.folder(Path(args.output_dir)), written, faces, one)
     accelerator.end_training()
     if args.output_dir and accelerator.is_main_process:
         print(f"{args.output_dir} holds the scores")

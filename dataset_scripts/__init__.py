@@ -1,6 +1,7 @@
 """The benchmarks: their facts, their official downloads as `datasets.Dataset`, their conversion to Parquet."""
 
-from .benchmarks import BENCHMARKS, Benchmark
+from .benchmark import Benchmark
+from .benchmarks import BENCHMARKS
 from .loading import load_faces, select_images
 from .own_data import default_data_dir, find_benchmark
 

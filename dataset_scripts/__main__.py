@@ -8,7 +8,8 @@ from pathlib import Path
 
 import datasets
 
-from .benchmarks import BENCHMARKS, Benchmark
+from .benchmark import Benchmark
+from .benchmarks import BENCHMARKS
 from .check import check_faces
 from .conversion import check_hub_access, check_output_dir, convert, push_to_hub
 from .download import by_hand, download, how_to_get

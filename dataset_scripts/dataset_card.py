@@ -6,7 +6,8 @@ import datasets
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData
 
-from .benchmarks import BENCHMARKS, Benchmark
+from .benchmark import Benchmark
+from .benchmarks import BENCHMARKS
 
 OWN_YAML = "landmarks.yaml"  # what the landmarks of your own data are, beside their card
 

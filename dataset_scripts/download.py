@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import datasets
 
-from .benchmarks import Archive, Benchmark
+from .benchmark import Archive, Benchmark
 
 # A download may take hours, but a server that is silent for a minute is gone; by default all ends after five minutes.
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=60, sock_read=60)

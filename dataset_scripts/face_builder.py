@@ -12,7 +12,7 @@ import numpy as np
 
 from modeling_mtld.geometry_mtld import check_box, landmark_box
 
-from .benchmarks import Benchmark, Column
+from .benchmark import Benchmark, Column
 from .download import how_to_get
 from .face_files import check_photo, fingerprint, resolve_folder
 from .faces import Face

@@ -8,30 +8,17 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from .benchmarks import Benchmark
-from .builder_300w import Faces300W
-from .builder_aflw import FacesAFLW, FacesAFLW21
-from .builder_cofw import FacesCOFW, FacesCOFW68
-from .builder_folder import FacesInFolder
-from .builder_merl_rav import FacesMERLRAV
-from .builder_wflw import FacesWFLW
+from .benchmark import Benchmark
+from .benchmarks import BUILDERS
 from .download import how_to_get
 from .face_builder import FaceBuilder, box_in_whole_pixels, face_features
 from .face_files import PHOTO_SUFFIXES, resolve_folder
 from .hub_data import names_a_hub_data_set, open_from_hub, out_of_reach, stream_splits
+from .metadata import FacesInFolder
 from .own_data import default_data_dir, find_benchmark
 
 logger = logging.getLogger(__name__)
 
-BUILDERS: dict[str, type[FaceBuilder]] = {
-    "300w": Faces300W,
-    "wflw": FacesWFLW,
-    "cofw": FacesCOFW,
-    "cofw68": FacesCOFW68,
-    "aflw": FacesAFLW,
-    "aflw21": FacesAFLW21,
-    "merl_rav": FacesMERLRAV,
-}
 Faces = datasets.Dataset | datasets.IterableDataset
 
 

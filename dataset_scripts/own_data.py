@@ -9,7 +9,8 @@ import yaml
 
 from modeling_mtld.drawing_mtld import contours
 
-from .benchmarks import BENCHMARKS, BOX_NORMALIZERS, VISIBILITY, Benchmark, Column, Distance, Part, Subset
+from .benchmark import BOX_NORMALIZERS, VISIBILITY, Benchmark, Column, Distance, Part, Subset
+from .benchmarks import BENCHMARKS
 from .metadata import GROUP, METADATA, near
 
 _KEYS = (

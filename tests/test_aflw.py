@@ -10,7 +10,7 @@ from matlab_stub import object_cells, write_mat73
 from PIL import Image
 
 from dataset_scripts import conversion, load_faces
-from dataset_scripts.aflw_files import AflwDatabase, AflwMat, read_aflw_database, read_aflw_mat
+from dataset_scripts.benchmarks.aflw import AflwDatabase, AflwMat, read_aflw_database, read_aflw_mat
 
 NAMES = ["0/image00013.jpg", "0/image00035.png", "2/image00099.jpg", "2/image00099.jpg", "3/image65000.jpg"]
 RA = np.array([[4, 1, 5, 2, 3]], dtype=np.uint16)
@@ -21,7 +21,7 @@ EARS = [13, 17]
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr("dataset_scripts.aflw_files.TRAIN_FACES", 3)
+    monkeypatch.setattr("dataset_scripts.benchmarks.aflw.TRAIN_FACES", 3)
 
 
 def pixels_of(name):
@@ -431,7 +431,7 @@ def test_database_of_official_size_is_read_in_seconds(tmp_path):
 
 
 def test_a_sample_without_test_faces_has_one_split(root, monkeypatch):
-    monkeypatch.setattr("dataset_scripts.aflw_files.TRAIN_FACES", 20000)
+    monkeypatch.setattr("dataset_scripts.benchmarks.aflw.TRAIN_FACES", 20000)
     assert len(load_faces("aflw", root, "train")) == len(TRAIN) + len(TEST)
     with pytest.raises(ValueError, match="split must be made of train"):
         load_faces("aflw", root, "test")

@@ -5,8 +5,8 @@ from PIL import Image
 from dataset_scripts import BENCHMARKS
 from dataset_scripts.augmentation import FaceCrops
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
-from training_mtld.box_noise import box_noise
-from training_mtld.scores import score_faces
+from training_mtld.evaluation.box_noise import box_noise
+from training_mtld.evaluation.scores import score_faces
 
 W300, AFLW = BENCHMARKS["300w"], BENCHMARKS["aflw"]
 PROCESSOR = MTLDImageProcessor(size=32)

@@ -6,7 +6,7 @@ import scipy.io
 from matlab_stub import object_cells, write_mat73
 
 from dataset_scripts import conversion, load_faces
-from dataset_scripts.cofw_files import CofwFile, list_cofw, read_cofw, read_points_68
+from dataset_scripts.benchmarks.cofw import CofwFile, list_cofw, read_cofw, read_points_68
 
 SUFFIX = {"train": "Tr", "test": "T"}
 
@@ -71,7 +71,7 @@ def test_reads_back_exactly(root, split, streaming):
 def test_first_845_training_faces_are_those_of_lfpw(root, monkeypatch):
     assert set(load_faces("cofw", root, "train")["source"]) == {"lfpw"}
     assert set(load_faces("cofw", root, "test")["source"]) == {"cofw"}
-    monkeypatch.setattr("dataset_scripts.cofw_files._LFPW_FACES", 3)
+    monkeypatch.setattr("dataset_scripts.benchmarks.cofw._LFPW_FACES", 3)
     sources = [face.columns["source"] for face in read_cofw(CofwFile(root / "COFW_train_color.mat", "train"))]
     assert sources == ["lfpw", "lfpw", "lfpw", "cofw"]
 

@@ -11,7 +11,7 @@ from modeling_mtld.confidence_mtld import MAX_LOG_RATIO, TOLERANCE, MTLDScaleHea
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.loss_mtld import scale_loss
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
-from training_mtld.confidence_metrics import confidence_ratio, likelihood_gain
+from training_mtld.evaluation.confidence_metrics import confidence_ratio, likelihood_gain
 
 NAN = float("nan")
 CHANNELS = [6, 10, 4]

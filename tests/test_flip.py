@@ -11,8 +11,8 @@ from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.flip_mtld import flip_order, predict_with_flip
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection, MTLDOutput
-from training_mtld.evaluation import predict
-from training_mtld.scores import errors_of
+from training_mtld.evaluation.scores import errors_of
+from training_mtld.evaluation.scoring import predict
 
 PAIRS = [[0, 2]]
 PIXELS = np.array([[7, 10], [12, 3], [23, 11]])  # (x, y) of the left, the only and the right one of three dots

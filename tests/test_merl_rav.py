@@ -7,7 +7,7 @@ from PIL import Image
 
 from dataset_scripts import BENCHMARKS, conversion, load_faces
 from dataset_scripts.__main__ import main
-from dataset_scripts.merl_rav_files import decode_visibility
+from dataset_scripts.benchmarks.merl_rav import decode_visibility
 
 # (pose, split, label, AFLW's folder of its photo)
 LABELS = [

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from dataset_scripts import BENCHMARKS, conversion, load_faces
-from dataset_scripts.benchmarks import Distance, Part, box_side
+from dataset_scripts.benchmark import Distance, Part, box_side
 from dataset_scripts.metadata import read_metadata
 from dataset_scripts.own_data import benchmark_yaml, default_data_dir, find_benchmark, read_benchmark
 

@@ -8,10 +8,10 @@ from PIL import Image
 
 from dataset_scripts import BENCHMARKS
 from dataset_scripts.augmentation import FaceCrops
-from dataset_scripts.benchmarks import Distance, Part
+from dataset_scripts.benchmark import Distance, Part
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
-from training_mtld import pictures
-from training_mtld.pictures import (
+from training_mtld.evaluation import pictures
+from training_mtld.evaluation.pictures import (
     ANNOTATED,
     CAPTION,
     HEADING,

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from test_scores import main_scores
 
-from training_mtld.plots import plot_box_noise, plot_ced
+from training_mtld.evaluation.plots import plot_box_noise, plot_ced
 
 NAN = float("nan")
 ERRORS = np.array([0.02, 0.04, 0.09, 0.11])

@@ -5,9 +5,9 @@ import pytest
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.model_card_mtld import Stage, TrainingSet, read_stages, write_model_card
 from training_mtld import readme
+from training_mtld.evaluation.report import read_report
 from training_mtld.facts import file_fingerprint
 from training_mtld.readme import CHECKPOINTS, README, RESULTS, Results, card_of, figure, loose_figures, outdated, renew
-from training_mtld.report import read_report
 
 
 def interval(value):

@@ -8,7 +8,7 @@ import math
 import pytest
 from rich.console import Console
 
-from training_mtld.report import read_report, show_report, write_report
+from training_mtld.evaluation.report import read_report, show_report, write_report
 
 NAN = float("nan")
 KINDS = ("inter-ocular", "inter-pupil", "box", "diagonal")

@@ -13,11 +13,13 @@ import pytest
 from dataset_scripts import BENCHMARKS
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.model_card_mtld import Stage, TrainingSet
-from training_mtld import paper, table_runs, tables
 from training_mtld.facts import file_fingerprint, shown_command
-from training_mtld.table_numbers import estimate
-from training_mtld.table_pages import page
-from training_mtld.table_runs import TrainingFailed, parser_of_training
+from training_mtld.tables import __main__ as tables
+from training_mtld.tables import paper
+from training_mtld.tables import runs as table_runs
+from training_mtld.tables.errors import estimate
+from training_mtld.tables.pages import page
+from training_mtld.tables.runs import TrainingFailed, parser_of_training
 
 FACES = 40
 ERRORS = {"base": 0.05, "mst": 0.045, "mst-heatmap": 0.044, "mst-structure": 0.043, "mst-heatmap-structure": 0.042}

@@ -19,8 +19,8 @@ from transformers import AutoImageProcessor, AutoModel
 import train_accelerate
 from dataset_scripts import BENCHMARKS
 from dataset_scripts.augmentation import FaceCrops
+from dataset_scripts.benchmarks.w300 import list_300w
 from dataset_scripts.face_builder import box_in_whole_pixels
-from dataset_scripts.folders_300w import list_300w
 from dataset_scripts.pts import read_pts
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor

@@ -5,8 +5,7 @@ from PIL import Image
 
 from dataset_scripts import load_faces
 from dataset_scripts.benchmarks import BENCHMARKS
-from dataset_scripts.builder_wflw import FacesWFLW
-from dataset_scripts.wflw_lists import read_wflw
+from dataset_scripts.benchmarks.wflw import FacesWFLW, read_wflw
 
 ATTRIBUTES = ("pose", "expression", "illumination", "makeup", "occlusion", "blur")
 LISTS = "WFLW_annotations/list_98pt_rect_attr_train_test"

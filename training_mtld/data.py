@@ -16,9 +16,9 @@ from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream, la
 from dataset_scripts.loading import open_faces, split_names
 from modeling_mtld.topology_mtld import find_topology
 
+from .evaluation.scores import face_normalizers, scored_names
 from .mixture import FaceMixture, Member, StreamMixture
 from .options import SHUFFLE_BUFFER
-from .scores import face_normalizers, scored_names
 from .topologies import topology_of
 
 Crops = FaceCrops | FaceStream

@@ -12,7 +12,7 @@ from modeling_mtld.hub_mtld import push_checkpoint
 from modeling_mtld.model_card_mtld import Stage, TrainingSet, write_model_card
 
 from .data import Crops, Mixture
-from .evaluation import ROOT, main_normalizer
+from .evaluation.scoring import ROOT, main_normalizer
 from .facts import data_fingerprint, git_commit, library_versions, setting
 
 

@@ -45,8 +45,8 @@ from modeling_mtld.model_card_mtld import is_generated, model_card, read_stages
 from modeling_mtld.publishing_mtld import write_whole
 
 from . import paper
-from .report import read_report
-from .table_pages import NOTHING, grid, interval, page, percent
+from .evaluation.report import read_report
+from .tables.pages import NOTHING, grid, interval, page, percent
 
 ROOT = Path(__file__).resolve().parents[1]
 README, RESULTS, CHECKPOINTS = ROOT / "README.md", Path(__file__).parent / "results", ROOT / "space" / "checkpoints"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
-from dataset_scripts.benchmarks import Benchmark
+from dataset_scripts.benchmark import Benchmark
 from modeling_mtld.flip_mtld import flip_order
 from modeling_mtld.topology_mtld import Topology, find_topology
 

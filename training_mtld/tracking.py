@@ -8,9 +8,9 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from .evaluation import Scored, main_normalizer
-from .pictures import compare_fixed_faces
-from .scores import CONFIDENCES
+from .evaluation.pictures import compare_fixed_faces
+from .evaluation.scores import CONFIDENCES
+from .evaluation.scoring import Scored, main_normalizer
 
 
 def start(accelerator: Accelerator, args, batch: int, updates: int | None):

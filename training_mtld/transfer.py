@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from dataset_scripts.benchmarks import Benchmark
+from dataset_scripts.benchmark import Benchmark
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 

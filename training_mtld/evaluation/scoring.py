@@ -13,21 +13,21 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers.utils import cached_file
 
-from dataset_scripts.benchmarks import Benchmark
+from dataset_scripts.benchmark import Benchmark
 from modeling_mtld.flip_mtld import predict_with_flip
 from modeling_mtld.model_card_mtld import WEIGHTS
 from modeling_mtld.topology_mtld import find_topology
 
+from ..data import Crops, loader_options, names_to_score
+from ..facts import data_fingerprint, file_fingerprint, git_commit, library_versions, setting
+from ..topologies import topology_of
 from .box_noise import box_noise
-from .data import Crops, loader_options, names_to_score
-from .facts import data_fingerprint, file_fingerprint, git_commit, library_versions, setting
 from .pictures import save_picture, worst_faces
 from .plots import plot_box_noise, plot_ced
 from .report import write_report
 from .scores import CONFIDENCES, RESAMPLES, errors_of, face_rows, faces_of, score_faces
-from .topologies import topology_of
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KEYS = (
     "landmarks",
     "initial_landmarks",

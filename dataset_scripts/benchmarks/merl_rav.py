@@ -1,15 +1,86 @@
-"""Where MERL-RAV keeps its faces, and reading of its labels: 68 points and whether each can be seen."""
+"""MERL-RAV: 68 points on AFLW's faces in any pose, and whether each can be seen."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from .aflw_files import list_aflw_photos
-from .benchmarks import HIDDEN_BY_HEAD, HIDDEN_BY_OTHERS, VISIBLE
-from .face_files import FaceFile, pair_annotations
-from .faces import Face
-from .pts import read_points
+from ..benchmark import (
+    BOX_NORMALIZERS,
+    HIDDEN_BY_HEAD,
+    HIDDEN_BY_OTHERS,
+    VISIBILITY,
+    VISIBLE,
+    Archive,
+    Benchmark,
+    Column,
+    Subset,
+)
+from ..face_builder import FaceBuilder
+from ..face_files import FaceFile, pair_annotations
+from ..faces import Face
+from ..pts import read_points
+from .aflw import AFLW_CITATION, list_aflw_photos
+from .w300 import IBUG_68_NORMALIZERS, W300
+
+_MERL_RAV_LABELS = Archive(
+    "https://github.com/abhi1kumar/MERL-RAV_dataset/archive/master.zip",
+    "MERL-RAV_dataset-master.zip",
+    ("**/merl_rav_labels",),
+)
+_MERL_RAV_POSES = {"frontal": 2195, "lefthalf": 295, "left": 521, "righthalf": 306, "right": 548}
+MERL_RAV = Benchmark(
+    name="merl_rav",
+    title="MERL-RAV",
+    landmark_names=W300.landmark_names,
+    flip_pairs=W300.flip_pairs,
+    parts=W300.parts,
+    normalizer_kinds={**BOX_NORMALIZERS, **IBUG_68_NORMALIZERS},
+    crop_box="landmark_box",
+    failure_threshold=0.07,
+    splits={"train": 15449, "test": 3865},
+    test_split="test",
+    subsets={pose: Subset("test", faces, "pose", pose) for pose, faces in _MERL_RAV_POSES.items()},
+    columns={
+        "pose": Column("string", "pose of the head: frontal, lefthalf, left, righthalf or right"),
+        "visibility": VISIBILITY,
+    },
+    occlusion=True,
+    shares_photos=True,
+    licence="The photos are AFLW's, for non-commercial research only; the labels come without a stated licence.",
+    homepage="https://github.com/abhi1kumar/MERL-RAV_dataset",
+    download=f"the labels ({_MERL_RAV_LABELS.url}), no form, and AFLW's photos after filling in its form",
+    form=True,
+    archives=(_MERL_RAV_LABELS,),
+    citation="""@inproceedings{kumar2020luvli,
+  title     = {LUVLi Face Alignment: Estimating Landmarks' Location, Uncertainty, and Visibility Likelihood},
+  author    = {Kumar, Abhinav and Marks, Tim K. and Mou, Wenxuan and Wang, Ye and Jones, Michael and Cherian, Anoop and
+               Koike-Akino, Toshiaki and Liu, Xiaoming and Feng, Chen},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year      = {2020}
+}
+"""
+    + AFLW_CITATION,
+    layout=(
+        "merl_rav_organized/{frontal,left,lefthalf,right,righthalf}/{trainset,testset}/ with photos and labels, or "
+        "merl_rav_labels/{frontal,left,lefthalf,right,righthalf}/{trainset,testset}/labels/ and AFLW's photos"
+    ),
+    sources={
+        "landmark_names": "those of 300W, by the homepage",
+        "flip_pairs": "those of 300W",
+        "normalizer_kinds": "Kumar et al. 2020: sqrt(w*h) of the box around the annotated points",
+        "crop_box": "Kumar et al. 2020: the box around the points",
+        "failure_threshold": "Kumar et al. 2020: AUC at 7 % of the box",
+        "splits": "the labels",
+        "subsets": "the labels' folders",
+        "columns": "the homepage: signs of the coordinates; the labels' folders",
+        "occlusion": "the homepage: hidden by the head or by something else",
+        "licence": "AFLW's homepage; the labels' homepage has none",
+    },
+)
+
+
+# Reading -----------------------------------------------------------------------------------------------------------
 
 POSES = ("frontal", "left", "lefthalf", "right", "righthalf")
 _SPLITS = {"train": "trainset", "test": "testset"}
@@ -104,3 +175,24 @@ def decode_visibility(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         by_others |= unclear & nearer
     visibility = np.select([by_head, by_others], [HIDDEN_BY_HEAD, HIDDEN_BY_OTHERS], VISIBLE).astype(np.int8)
     return landmarks, visibility
+
+
+class FacesMERLRAV(FaceBuilder):
+    """MERL-RAV as its script leaves it, merl_rav_organized/, or its labels, merl_rav_labels/, beside AFLW's photos.
+
+    train: trainset of each pose. test: testset. Landmarks that the head hides are NaN. `box` is NaN: there is no
+    annotated one. See `FaceBuilder` for columns and errors.
+    """
+
+    BENCHMARK = MERL_RAV
+
+    @classmethod
+    def list_sources(cls, root):
+        return list_merl_rav(root)
+
+    @classmethod
+    def list_files(cls, root, sources):
+        return [path for faces in sources.values() for face in faces for path in (face.photo, face.annotation)]
+
+    def read_faces(self, source: FaceFile):
+        yield from read_merl_rav(source)

@@ -1,14 +1,131 @@
-"""Reading of COFW's MATLAB files, photos inside, and of the 68 points that COFW68 adds to the test photos."""
+"""COFW: 29 points on faces that are often occluded, and COFW68: 68 points on its test photos."""
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from .faces import Face
-from .mat_files import MatFile
+from ..benchmark import BOX_NORMALIZERS, HRNET, Archive, Benchmark, Column, Distance, Part, names_of
+from ..face_builder import FaceBuilder
+from ..faces import Face
+from ..mat_files import MatFile
+from .w300 import IBUG_68_NORMALIZERS, W300
+
+# Contours run around: right brow outer end, top, inner end, bottom, and so on.
+_COFW_29_PARTS = {
+    "right_brow": Part((0, 4, 2, 5), closed=True),
+    "left_brow": Part((3, 6, 1, 7), closed=True),
+    "right_eye": Part((8, 12, 10, 13), closed=True),
+    "left_eye": Part((11, 14, 9, 15), closed=True),
+    "right_pupil": Part((16,)),
+    "left_pupil": Part((17,)),
+    "nose": Part((18, 20, 19, 21), closed=True),
+    "outer_lip": Part((22, 24, 23, 27), closed=True),
+    "inner_lip": Part((25, 26)),
+    "chin": Part((28,)),
+}
+_COFW_29_FLIP_PAIRS = (
+    *((0, 1), (2, 3), (4, 6), (5, 7)),  # brows
+    *((8, 9), (10, 11), (12, 14), (13, 15), (16, 17)),  # eyes
+    *((18, 19), (22, 23)),  # nose, mouth
+)
+
+_COFW_COLOR = Archive(
+    "https://data.caltech.edu/records/bc0bf-nc666/files/COFW_color.zip?download=1",
+    "COFW_color.zip",
+    ("**/COFW_train_color.mat", "**/COFW_test_color.mat"),
+    md5="8b21d126c4e1fb307cb463578eef0511",
+)
+COFW = Benchmark(
+    name="cofw",
+    title="COFW",
+    landmark_names=names_of(_COFW_29_PARTS),
+    flip_pairs=_COFW_29_FLIP_PAIRS,
+    parts=_COFW_29_PARTS,
+    normalizer_kinds={
+        "inter-ocular": Distance((8,), (9,)),
+        "inter-pupil": Distance((16,), (17,)),
+        **BOX_NORMALIZERS,
+    },
+    crop_box="landmark_box",
+    failure_threshold=0.1,
+    splits={"train": 1345, "test": 507},
+    test_split="test",
+    columns={"source": Column("string", "lfpw for the first 845 training faces, else cofw")},
+    occlusion=True,
+    licence="The annotations are CC BY 4.0 by the record's own statement; the photos belong to their owners.",
+    homepage="https://data.caltech.edu/records/bc0bf-nc666",
+    download="COFW_color.zip, no form",
+    archives=(_COFW_COLOR,),
+    citation="""@inproceedings{burgos2013robust,
+  title     = {Robust Face Landmark Estimation under Occlusion},
+  author    = {Burgos-Artizzu, Xavier P. and Perona, Pietro and Doll{\\'a}r, Piotr},
+  booktitle = {IEEE International Conference on Computer Vision},
+  year      = {2013}
+}""",
+    layout="COFW_train_color.mat (train) or COFW_test_color.mat (test)",
+    sources={
+        "landmark_names": "Burgos-Artizzu et al. 2013, figure 2; order checked on PIPNet's mean face",
+        "flip_pairs": f"{HRNET}; mmpose, configs/_base_/datasets/cofw.py",
+        "normalizer_kinds": "outer eye corners: HRNet, PIPNet, mmpose; pupils: SLPT, STAR, ADNet, AWing",
+        "crop_box": HRNET,
+        "failure_threshold": "Burgos-Artizzu et al. 2013: failures above 10 %",
+        "splits": "Burgos-Artizzu et al. 2013",
+        "columns": "Burgos-Artizzu et al. 2013: 845 faces of LFPW and 500 of COFW",
+        "occlusion": "Burgos-Artizzu et al. 2013: the third third of phis",
+        "licence": "the record on the homepage",
+    },
+)
+
+_COFW68_ANNOTATIONS = Archive(
+    "https://github.com/golnazghiasi/cofw68-benchmark/archive/master.zip",
+    "cofw68-benchmark-master.zip",
+    ("**/COFW68_Data/test_annotations",),
+)
+COFW68 = Benchmark(
+    name="cofw68",
+    title="COFW68",
+    landmark_names=W300.landmark_names,
+    flip_pairs=W300.flip_pairs,
+    parts=W300.parts,
+    normalizer_kinds=IBUG_68_NORMALIZERS,
+    crop_box="landmark_box",
+    failure_threshold=0.1,
+    splits={"test": 507},
+    test_split="test",
+    occlusion=True,
+    licence="COFW's photos, which belong to their owners; the 68 points come without a stated licence.",
+    homepage="https://github.com/golnazghiasi/cofw68-benchmark",
+    download=f"{_COFW68_ANNOTATIONS.url}, and the photos: COFW_color.zip of {COFW.homepage}, no form",
+    archives=(_COFW68_ANNOTATIONS, replace(_COFW_COLOR, provides=("**/COFW_test_color.mat",))),
+    citation="""@article{ghiasi2015occlusion,
+  title   = {Occlusion Coherence: Detecting and Localizing Occluded Faces},
+  author  = {Ghiasi, Golnaz and Fowlkes, Charless C.},
+  journal = {arXiv preprint arXiv:1506.08347},
+  year    = {2015}
+}
+"""
+    + COFW.citation,
+    layout=(
+        "COFW_test_color.mat and COFW68_Data/test_annotations/ with 1_points.mat to 507_points.mat, below "
+        "cofw68-benchmark-master/ or not"
+    ),
+    sources={
+        "landmark_names": "those of 300W, by the homepage",
+        "flip_pairs": "those of 300W",
+        "normalizer_kinds": "outer eye corners: PIPNet, STAR",
+        "crop_box": "as COFW",
+        "failure_threshold": "PIPNet, STAR: FR at 10 %",
+        "splits": "the homepage",
+        "occlusion": "the homepage: Occ",
+        "licence": "the homepage has none",
+    },
+)
+
+
+# Reading -----------------------------------------------------------------------------------------------------------
 
 # The grey files hold the same variables; HRNet and others use the coloured ones.
 _NAMES = {split: (f"COFW_{split}_color.mat", f"COFW_{split}.mat") for split in ("train", "test")}
@@ -180,3 +297,48 @@ def _check_flags(flags: np.ndarray, where: str) -> np.ndarray:
             f"{where}: the flags of occlusion must be 0 or 1, but got {flags[~np.isin(flags, (0, 1))][0]:g}"
         )
     return flags == 1
+
+
+class FacesCOFW(FaceBuilder):
+    """COFW as it is downloaded: each split exists where its MATLAB file does.
+
+    train: COFW_train_color.mat. test: COFW_test_color.mat. At the root or in a folder below it; the grey files
+    COFW_train.mat and COFW_test.mat where those are missing. `source` is lfpw for the first 845 training faces, else
+    cofw. See `FaceBuilder` for columns and errors.
+    """
+
+    BENCHMARK = COFW
+
+    @classmethod
+    def list_sources(cls, root):
+        return list_cofw(root)
+
+    @classmethod
+    def list_files(cls, root, sources):
+        return [file.path for files in sources.values() for file in files]
+
+    def read_faces(self, source: CofwFile):
+        yield from read_cofw(source)
+
+
+class FacesCOFW68(FaceBuilder):
+    """COFW68 as it is downloaded, beside COFW's test photos; one split, test, with COFW's `image_id`.
+
+    COFW68_Data/test_annotations/1_points.mat, …, and COFW_test_color.mat. `box` is that of
+    COFW68_Data/cofw68_test_bboxes.mat, NaN without this file. See `FaceBuilder` for columns and errors.
+    """
+
+    BENCHMARK = COFW68
+
+    @classmethod
+    def list_sources(cls, root):
+        return list_cofw68(root)
+
+    @classmethod
+    def list_files(cls, root, sources):
+        listed = [files for listed in sources.values() for files in listed]
+        points = [path for files in listed for _, path in files.points]
+        return points + [path for files in listed for path in (files.photos.path, files.boxes) if path]
+
+    def read_faces(self, source: Cofw68Files):
+        yield from read_cofw68(source)

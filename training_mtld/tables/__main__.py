@@ -30,12 +30,12 @@ from dataset_scripts import BENCHMARKS
 from modeling_mtld.benchmark import measure_networks
 from modeling_mtld.publishing_mtld import write_whole
 
+from ..facts import git_commit, library_versions
+from ..options import Parser
 from . import paper
-from .facts import git_commit, library_versions
-from .options import Parser
-from .table_numbers import common_facts, estimate, mean_layers, stack_errors
-from .table_pages import TITLES, page
-from .table_runs import (
+from .errors import common_facts, estimate, mean_layers, stack_errors
+from .pages import TITLES, page
+from .runs import (
     Budget,
     Result,
     Run,

@@ -7,12 +7,12 @@ import torch
 from PIL import ImageFont
 
 from dataset_scripts.augmentation import FaceCrops
-from dataset_scripts.benchmarks import Part
+from dataset_scripts.benchmark import Part
 from dataset_scripts.preview import GAP, INK, PAPER, draw_contour, draw_dot, save_picture, shortened, write_texts
 from modeling_mtld.geometry_mtld import crop_matrix, fractions_to_pixels, warp_image
 
+from ..topologies import topology_of
 from .scores import errors_of
-from .topologies import topology_of
 
 TILE = 384  # pixels; larger than what the network sees, so that lines do not hide the face
 CAPTION, LETTERS, HEADING = 26, 16, 36  # heights in pixels

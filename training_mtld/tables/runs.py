@@ -17,8 +17,9 @@ from dataset_scripts.loading import open_faces, split_names
 from modeling_mtld.model_card_mtld import RECORD, WEIGHTS, Stage, read_stages
 from modeling_mtld.publishing_mtld import write_whole
 
-from .facts import file_fingerprint, shown_command
-from .options import (
+from ..evaluation.report import read_report
+from ..facts import file_fingerprint, shown_command
+from ..options import (
     Parser,
     add_checkpoints,
     add_data,
@@ -28,9 +29,8 @@ from .options import (
     add_tracking,
     add_training,
 )
-from .report import read_report
 
-SCRIPT = Path(__file__).resolve().parents[1] / "train_accelerate.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "train_accelerate.py"
 NAME = ("accelerate", "launch", "train_accelerate.py")
 FACES = "faces.csv"
 CALM_DOWN = 60.0  # seconds that an interrupted training has for its last checkpoint

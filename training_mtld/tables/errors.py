@@ -8,8 +8,8 @@ import numpy as np
 
 from dataset_scripts import BENCHMARKS
 
-from .scores import INTERVAL, RESAMPLES
-from .table_runs import Result, recorded_options
+from ..evaluation.scores import INTERVAL, RESAMPLES
+from .runs import Result, recorded_options
 
 
 def read_errors(result: Result, score: str, normalizer: str) -> tuple[list[tuple[str, str]], np.ndarray]:

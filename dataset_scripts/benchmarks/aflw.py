@@ -1,4 +1,4 @@
-"""Reading of AFLW: the lists of 19 points in AFLWinfo_release.mat, and the original database aflw.sqlite."""
+"""AFLW: 19 or 21 points on faces in any pose, many of them hidden."""
 
 import itertools
 import sqlite3
@@ -9,9 +9,135 @@ from pathlib import Path
 
 import numpy as np
 
-from .face_files import PHOTO_SUFFIXES, find_file, list_photos
-from .faces import Face
-from .mat_files import MatFile
+from ..benchmark import BOX_NORMALIZERS, HRNET, Archive, Benchmark, Column, Part, Subset, names_of, run
+from ..face_builder import FaceBuilder
+from ..face_files import PHOTO_SUFFIXES, find_file, list_photos
+from ..faces import Face
+from ..mat_files import MatFile
+
+_AFLW_21_PARTS = {
+    "right_brow": run(0, 2),
+    "left_brow": run(3, 5),
+    "right_eye": run(6, 8),
+    "left_eye": run(9, 11),
+    "right_ear": Part((12,)),
+    "nose": run(13, 15),
+    "left_ear": Part((16,)),
+    "mouth": run(17, 19),
+    "chin": Part((20,)),
+}
+_AFLW_21_FLIP_PAIRS = ((0, 5), (1, 4), (2, 3), (6, 11), (7, 10), (8, 9), (12, 16), (13, 15), (17, 19))
+_AFLW_19_PARTS = {
+    "right_brow": run(0, 2),
+    "left_brow": run(3, 5),
+    "right_eye": run(6, 8),
+    "left_eye": run(9, 11),
+    "nose": run(12, 14),
+    "mouth": run(15, 17),
+    "chin": Part((18,)),
+}
+_AFLW_19_FLIP_PAIRS = ((0, 5), (1, 4), (2, 3), (6, 11), (7, 10), (8, 9), (12, 14), (15, 17))
+
+_AFLW_LICENCE = "Images and annotations are for non-commercial research only, after registration; no redistribution."
+AFLW_CITATION = """@inproceedings{koestinger2011annotated,
+  title     = {Annotated Facial Landmarks in the Wild: A Large-scale, Real-world Database for Facial Landmark
+               Localization},
+  author    = {K{\\"o}stinger, Martin and Wohlhart, Paul and Roth, Peter M. and Bischof, Horst},
+  booktitle = {IEEE International Conference on Computer Vision Workshops},
+  year      = {2011}
+}"""
+_AFLW_HOMEPAGE = (
+    "https://www.tugraz.at/institute/icg/research/team-bischof/learning-recognition-surveillance/downloads/aflw"
+)
+_AFLW_MAT = Archive(
+    "http://mmlab.ie.cuhk.edu.hk/projects/compositional/AFLWinfo_release.mat",
+    "AFLWinfo_release.mat",
+    ("**/AFLWinfo_release.mat",),
+)
+_AFLW_COLUMNS = {
+    name: Column("float32", f"{name} of the head in degrees, fitted to the landmarks; NaN where unknown")
+    for name in ("roll", "pitch", "yaw")
+}
+AFLW = Benchmark(
+    name="aflw",
+    title="AFLW",
+    landmark_names=names_of(_AFLW_19_PARTS),
+    flip_pairs=_AFLW_19_FLIP_PAIRS,
+    parts=_AFLW_19_PARTS,
+    normalizer_kinds=dict(BOX_NORMALIZERS),
+    crop_box="box",
+    failure_threshold=0.07,
+    splits={"train": 20000, "test": 4386},
+    test_split="test",
+    subsets={"frontal": Subset("test", 1314, "frontal")},
+    columns={"frontal": Column("bool", "all 19 landmarks are visible"), **_AFLW_COLUMNS},
+    occlusion=True,
+    licence=_AFLW_LICENCE,
+    homepage=_AFLW_HOMEPAGE,
+    download=(
+        "aflw-images-{0,2,3}.tar.gz and aflw-db.tar.gz after filling in its form; "
+        f"for 19 points {_AFLW_MAT.url}, no form"
+    ),
+    form=True,
+    archives=(_AFLW_MAT,),
+    citation=AFLW_CITATION
+    + """
+@inproceedings{zhu2016unconstrained,
+  title     = {Unconstrained Face Alignment via Cascaded Compositional Learning},
+  author    = {Zhu, Shizhan and Li, Cheng and Loy, Chen Change and Tang, Xiaoou},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
+  year      = {2016}
+}""",
+    layout=(
+        "data/flickr/{0,2,3}/ with the photos and AFLWinfo_release.mat (train, test), or without it data/aflw.sqlite "
+        "(one split, database: visible landmarks alone)"
+    ),
+    sources={
+        "landmark_names": "FeatureCoordTypes of aflw.sqlite, less the ears; its left is the picture's",
+        "flip_pairs": HRNET,
+        "normalizer_kinds": "Zhu et al. 2016: face size sqrt(w*h); some papers the diagonal, 1.414 times larger",
+        "crop_box": HRNET,
+        "failure_threshold": "FaRL: AUC at 7 % of the box",
+        "splits": "Zhu et al. 2016: the first 20,000 of the permutation ra",
+        "subsets": "1,314 as papers have it (1,165 in Zhu et al. 2016)",
+        "columns": "mask_new of AFLWinfo_release.mat; FacePose of aflw.sqlite, in radians there",
+        "occlusion": "mask_new of AFLWinfo_release.mat",
+        "licence": "the homepage",
+    },
+)
+
+AFLW21 = Benchmark(
+    name="aflw21",
+    title="AFLW with 21 points",
+    landmark_names=names_of(_AFLW_21_PARTS),
+    flip_pairs=_AFLW_21_FLIP_PAIRS,
+    parts=_AFLW_21_PARTS,
+    normalizer_kinds=dict(BOX_NORMALIZERS),
+    crop_box="box",
+    failure_threshold=0.07,
+    splits={},
+    test_split="test",
+    columns=_AFLW_COLUMNS,
+    licence=_AFLW_LICENCE,
+    homepage=_AFLW_HOMEPAGE,
+    download="aflw-images-{0,2,3}.tar.gz and aflw-db.tar.gz after filling in its form",
+    form=True,
+    citation=AFLW_CITATION,
+    layout="data/flickr/{0,2,3}/ with the photos and data/aflw.sqlite (one split: database)",
+    sources={
+        "landmark_names": "FeatureCoordTypes of aflw.sqlite; its left is the picture's",
+        "flip_pairs": "symmetry of the names",
+        "normalizer_kinds": "as AFLW with 19 points",
+        "crop_box": "as AFLW with 19 points",
+        "failure_threshold": "as AFLW with 19 points",
+        "splits": "no official ones",
+        "columns": "FacePose of aflw.sqlite, in radians there",
+        "licence": "the homepage",
+    },
+)
+
+
+# Reading -----------------------------------------------------------------------------------------------------------
 
 # Zhu et al. 2016, "Unconstrained Face Alignment via Cascaded Compositional Learning": the first of `ra`, which
 # permutes all 24,386 faces.
@@ -291,3 +417,45 @@ def _connect(path: Path) -> Iterator[sqlite3.Connection]:
             yield database
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} must be AFLW's database, readable to its end, but got: {error}") from error
+
+
+class FacesAFLW(FaceBuilder):
+    """AFLW with the 19 points of the papers, photos in data/flickr/ or flickr/.
+
+    train, test: from AFLWinfo_release.mat, at the root or in data/, with the hidden points and, where aflw.sqlite
+    lies there too, the poses. database: from aflw.sqlite alone, without the hidden points. See `FaceBuilder` for
+    columns and errors.
+    """
+
+    BENCHMARK = AFLW
+
+    @classmethod
+    def list_sources(cls, root):
+        return list_aflw(root)
+
+    @classmethod
+    def list_files(cls, root, sources):
+        return list_aflw_files(root)
+
+    def read_faces(self, source: AflwMat | AflwDatabase):
+        yield from read_aflw_mat(source) if isinstance(source, AflwMat) else read_aflw_database(source)
+
+
+class FacesAFLW21(FaceBuilder):
+    """AFLW with the 21 points of the original database: data/aflw.sqlite, photos in data/flickr/; one split, database.
+
+    See `FaceBuilder` for columns and errors.
+    """
+
+    BENCHMARK = AFLW21
+
+    @classmethod
+    def list_sources(cls, root):
+        return list_aflw21(root)
+
+    @classmethod
+    def list_files(cls, root, sources):
+        return list_aflw_files(root)
+
+    def read_faces(self, source: AflwDatabase):
+        yield from read_aflw_database(source)

@@ -1,0 +1,18 @@
+"""The benchmarks, a file each: its facts, where its official download keeps the faces, and how they are read.
+
+A new one is a file here with a `Benchmark` and a `FaceBuilder`, and its builder in the list below.
+"""
+
+from ..benchmark import Benchmark
+from ..face_builder import FaceBuilder
+from .aflw import FacesAFLW, FacesAFLW21
+from .cofw import FacesCOFW, FacesCOFW68
+from .merl_rav import FacesMERLRAV
+from .w300 import Faces300W
+from .wflw import FacesWFLW
+
+BUILDERS: dict[str, type[FaceBuilder]] = {
+    builder.BENCHMARK.name: builder
+    for builder in (Faces300W, FacesWFLW, FacesCOFW, FacesCOFW68, FacesAFLW, FacesAFLW21, FacesMERLRAV)
+}
+BENCHMARKS: dict[str, Benchmark] = {name: builder.BENCHMARK for name, builder in BUILDERS.items()}
