@@ -26,6 +26,7 @@ import dataclasses
 import itertools
 import logging
 import math
+import multiprocessing
 import signal
 import sys
 import time
@@ -148,7 +149,9 @@ def updates_of_epoch(training: Training):
         loader = accelerator.skip_first_batches(loader, progress.update * steps)
         loader.set_epoch(progress.epoch)
     batches = iter(loader)
-    return itertools.islice(iter(lambda: list(itertools.islice(batches, steps)), []), left)
+    yield from itertools.islice(iter(lambda: list(itertools.islice(batches, steps)), []), left)
+    for _ in batches:  # to the end, where accelerate lets go of the loader
+        pass
 
 
 def effective_batch(training: Training) -> int:
@@ -340,6 +343,7 @@ def main(args):
 def run(argv=None) -> int:
     """The command. Returns the exit status: 0, or after one line on stderr 2 (wrong input), 130 (interrupted) or 143
     (terminated)."""
+    others = multiprocessing.active_children()
     try:
         main(parse_args(argv, description=__doc__))
     except (ValueError, OSError) as error:
@@ -352,7 +356,7 @@ def run(argv=None) -> int:
         print("train_accelerate.py: interrupted; --resume_from_checkpoint latest goes on with it", file=sys.stderr)
         return 130
     finally:
-        data.end_workers()
+        data.end_workers(others)
     return 0
 
 

@@ -32,6 +32,7 @@ from .publishing_mtld import bring_code
 
 MARGIN_LIMITS = (-0.4, 100.0)  # of `box_margins`; high where the landmarks are few and close together
 URL_TIMEOUT = 30  # seconds
+MAX_DOWNLOAD = 200_000_000  # bytes of a photo at a URL
 BLOCK_ROWS = 256  # arrays other than uint8 are converted by blocks, so that no float copy of a whole photo is made
 MAX_CROP_SIZE = 8192  # pixels; OpenCV's warp takes images of less than 32,768, and the crop is first sampled doubly
 MIN_BOX_SIDE = 0.01  # pixels of the photo
@@ -106,7 +107,10 @@ def _open_picture(source: str, name: str, timeout: float) -> Image.Image:
 def _download(url: str, timeout: float) -> bytes:
     request = Request(url, headers={"User-Agent": "mtld"})  # some hosts refuse urllib's own name
     with urlopen(request, timeout=timeout) as response:
-        return response.read()
+        content = response.read(MAX_DOWNLOAD + 1)
+    if len(content) > MAX_DOWNLOAD:
+        raise ValueError(f"more than {MAX_DOWNLOAD:,} bytes")
+    return content
 
 
 def _describe(error: Exception) -> str:

@@ -271,7 +271,7 @@ class FacialLandmarkDetectionPipeline(Pipeline):
 
     def _mean_face(self, face: dict) -> np.ndarray:
         """That of the topology whose names the landmarks of `face` have: (K, 2), fractions of the crop."""
-        mean_face = self.model.decoder.mean_face.detach().double().cpu().numpy()
+        mean_face = self.model.decoder.mean_face.detach().cpu().double().numpy()
         labels = [mark.get("label") for mark in face["landmarks"]]
         for topology in map(self._topology, self.model.config.topologies or ()):
             if topology.landmark_names == labels:

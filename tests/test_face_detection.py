@@ -85,7 +85,7 @@ class FakeYuNet:
 
 def test_yunet_face_seen_in_two_copies_is_one_landmark_box(monkeypatch):
     yunet = FakeYuNet()
-    monkeypatch.setattr(face_detection_mtld, "_load_yunet", lambda: yunet)
+    monkeypatch.setattr(face_detection_mtld._yunet, "detector", yunet)
     photo = np.zeros((2000, 2000, 3), np.uint8)
     photo[..., 0] = 200
     boxes, scores = detect_faces(photo)
@@ -100,9 +100,9 @@ def test_yunet_face_seen_in_two_copies_is_one_landmark_box(monkeypatch):
 
 @pytest.fixture
 def load_yunet(monkeypatch):
-    """`_load_yunet` as in a fresh process."""
+    """Loading as in a fresh process."""
     monkeypatch.setattr(face_detection_mtld, "try_to_load_from_cache", lambda *_: None)
-    return face_detection_mtld._load_yunet.__wrapped__
+    return face_detection_mtld._YuNet().load
 
 
 def forbidden(*_, **__):
@@ -135,6 +135,18 @@ def test_broken_model_file_falls_back(monkeypatch, load_yunet, tmp_path, caplog)
     with caplog.at_level(logging.INFO):
         assert load_yunet() is None
     assert len(caplog.records) == 1 and caplog.records[0].exc_info is None
+
+
+def test_a_missed_download_is_tried_again_later(monkeypatch, load_yunet):
+    monkeypatch.setattr(face_detection_mtld, "HUB_SECONDS", 0.1)
+    tries = []
+    monkeypatch.setattr(face_detection_mtld, "_yunet_path", lambda: tries.append(1))
+    assert load_yunet() is load_yunet() is None and len(tries) == 1
+    later = time.monotonic() + 61
+    monkeypatch.setattr(face_detection_mtld.time, "monotonic", lambda: later)
+    monkeypatch.setattr(face_detection_mtld, "_yunet_path", lambda: "yunet.onnx")
+    monkeypatch.setattr(face_detection_mtld.cv2, "FaceDetectorYN", type("", (), {"create": lambda *_: "detector"}))
+    assert load_yunet() == load_yunet() == "detector"
 
 
 @pytest.mark.skipif(not (SHARED / "data" / "300w").is_dir(), reason="needs ../shared/data/300w")

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from modeling_mtld import image_processing_mtld
 from modeling_mtld.geometry_mtld import pixels_to_fractions, transform_points
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor, load_rgb
 from modeling_mtld.publishing_mtld import CODE_FILES
@@ -180,7 +181,7 @@ def test_path_and_data_url(tmp_path, pixels):
         assert (load_rgb(source) == pixels).all()
 
 
-def test_http_url(pixels):
+def test_http_url(pixels, monkeypatch):
     content = encode(Image.fromarray(pixels), "PNG")
 
     class Handler(BaseHTTPRequestHandler):
@@ -199,6 +200,9 @@ def test_http_url(pixels):
         assert (load_rgb(f"{url}/face.png") == pixels).all()
         with pytest.raises(ValueError, match="none.png.*404"):
             load_rgb(f"{url}/none.png")
+        monkeypatch.setattr(image_processing_mtld, "MAX_DOWNLOAD", 100)
+        with pytest.raises(ValueError, match="face.png.*more than 100 bytes"):
+            load_rgb(f"{url}/face.png")
     finally:
         server.shutdown()
         server.server_close()

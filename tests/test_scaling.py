@@ -2,19 +2,21 @@
 
 import copy
 import re
+import time
 
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
-from training_runs import arguments, finish, loss_curve, make_dolls, scores, start, start_all
+from training_runs import PROCESSES, arguments, finish, loss_curve, make_dolls, scores, start, start_all
 
 import train_accelerate
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 from training_mtld import optimization
 from training_mtld.options import parse_args
+from training_mtld.publishing import round_weights
 
 NO_BACKBONE = {"backbone": None, "random_backbone": None}  # which a checkpoint has
 TINY = dict(backbone="test_resnet.r160_in1k", image_size=64, hidden_size=16, num_attention_heads=2, num_landmarks=5)
@@ -200,6 +202,42 @@ def test_moving_average_is_what_is_saved_and_scored(dolls, tmp_path):
     name = "decoder.queries"
     assert torch.equal(state[name].half(), raw[name]) and not torch.equal(mean[name], raw[name])
     assert scores(tmp_path / "mean") != scores(tmp_path / "raw")
+
+
+def test_weights_beyond_half_precision_stay_as_they_are():
+    model = tiny_model()
+    with torch.no_grad():
+        model.decoder.queries[0, 0], model.decoder.queries[1, 0] = 70_000.0, 1 / 3
+        model.decoder.mean_face.fill_(1 / 3)
+    round_weights(model)
+    assert model.decoder.queries[0, 0] == 70_000 and model.decoder.queries[1, 0] == np.float32(1 / 3)
+    assert (model.decoder.mean_face == torch.tensor(1 / 3).half().float()).all()
+
+
+def test_an_epoch_ends_as_accelerate_has_it(dolls, tmp_path, monkeypatch):
+    """Else its list of loaders in use grows with each epoch."""
+    seen = []
+    monkeypatch.setattr(
+        train_accelerate, "train_update", lambda training, batches: seen.append(in_use(training)) or {"loss": 0.0}
+    )
+    words = arguments(dolls, tmp_path / "out", epochs=3, gradient_accumulation_steps=3)
+    assert train_accelerate.run(words) == 0
+    assert set(seen) == {1}
+
+
+def in_use(training) -> int:
+    return len([loader for loader in training.accelerator.gradient_state.dataloader_references if loader])
+
+
+def test_other_processes_outlive_a_training(dolls, tmp_path):
+    other = PROCESSES.Process(target=time.sleep, args=(60,))
+    other.start()
+    try:
+        assert train_accelerate.run(arguments(dolls, tmp_path / "out", epochs=1, num_workers=1)) == 0
+        assert other.is_alive()
+    finally:
+        other.kill()
+        other.join()
 
 
 def test_a_compiled_network_is_saved_as_any_other(dolls, tmp_path, monkeypatch):

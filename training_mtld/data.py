@@ -4,7 +4,7 @@ import gc
 import itertools
 import multiprocessing
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -155,10 +155,14 @@ def _ignore_signals(worker: int):
         signal.signal(number, signal.SIG_IGN)
 
 
-def end_workers():
-    """Ends those of loaders that were broken off. They do not mind SIGTERM, and Python would wait for them at exit."""
+def end_workers(others: Collection[multiprocessing.Process]):
+    """Ends those of loaders that were broken off. They do not mind SIGTERM, and Python would wait for them at exit.
+
+    Args:
+        others: child processes that were there before the training, and stay.
+    """
     gc.collect()  # what is not in use any more ends its own
-    if workers := multiprocessing.active_children():
+    if workers := [child for child in multiprocessing.active_children() if child not in others]:
         former = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's raises an error for each
         for worker in workers:
             worker.kill()

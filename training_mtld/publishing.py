@@ -18,10 +18,17 @@ from .facts import data_fingerprint, git_commit, library_versions, setting
 
 @torch.no_grad()
 def round_weights(model):
-    """Rounds the weights to half precision, as they are saved, so that the last scores are of the saved model."""
+    """Rounds the weights as they are saved, so that the last scores are of the saved model."""
     for weights in [*model.parameters(), *model.buffers()]:
-        if weights.is_floating_point():
-            weights.copy_(weights.half())
+        weights.copy_(_rounded(weights))
+
+
+def _rounded(weights: torch.Tensor) -> torch.Tensor:
+    """In half precision; as they are where they are no floating-point numbers, or beyond its range."""
+    if not weights.is_floating_point():
+        return weights
+    half = weights.half()
+    return half if torch.equal(half.isfinite(), weights.isfinite()) else weights
 
 
 def describe_training(accelerator: Accelerator, args, mixture: Mixture) -> Stage:
@@ -63,7 +70,7 @@ def save_model(accelerator: Accelerator, model, processor, args, stages: list[St
     if not accelerator.is_main_process:
         return
     directory = Path(args.output_dir)
-    half = {name: w.half() if w.is_floating_point() else w for name, w in model.state_dict().items()}
+    half = {name: _rounded(weights) for name, weights in model.state_dict().items()}
     unfinished = directory / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     try:

@@ -1,6 +1,6 @@
 """What a training tells while it runs: its plan, the progress bar, trackers and pictures."""
 
-import resource
+import math
 import sys
 from collections.abc import Mapping
 
@@ -39,13 +39,19 @@ def _flat(args) -> dict[str, str | int | float | bool]:
 
 def facts_of_step(device: torch.device, optimizer, images_per_second: float) -> dict[str, float]:
     """Learning rate of the head, speed, and the most memory so far in GB: of the GPU, or of this process."""
+    facts = {"learning_rate": optimizer.param_groups[0]["lr"], "images_per_second": images_per_second}
+    return facts | {"memory_gb": _most_memory(device)}
+
+
+def _most_memory(device: torch.device) -> float:
     if device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(device) / 1e9
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-    rate = optimizer.param_groups[0]["lr"]
-    return {"learning_rate": rate, "images_per_second": images_per_second, "memory_gb": memory}
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return math.nan
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def shown(means: Mapping[str, float], facts: Mapping[str, float]) -> dict[str, str]:

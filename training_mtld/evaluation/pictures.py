@@ -124,7 +124,7 @@ def compare_fixed_faces(model, crops: FaceCrops, count: int = 8) -> np.ndarray:
     topology = topology_of(model.config, crops.crop.benchmark)
     landmarks = model.eval()(pixels.to(next(model.parameters()).device), topology=topology).landmarks
     faces = {key: torch.stack([item[key] for item in items]).double().numpy() for key in ("labels", "boxes")}
-    faces["landmarks"] = landmarks.double().cpu().numpy()
+    faces["landmarks"] = landmarks.cpu().double().numpy()
     errors = errors_of(faces, crops.crop.benchmark)
     notes = [f"NME {error:.2%}" if np.isfinite(error) else "" for error in errors]
     found = zip(indices, faces["landmarks"], faces["labels"], notes, strict=True)

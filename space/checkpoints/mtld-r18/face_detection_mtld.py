@@ -6,7 +6,9 @@ depends on their centre and longer side only.
 """
 
 import logging
+import math
 import threading
+import time
 from functools import lru_cache
 
 import cv2
@@ -22,6 +24,7 @@ OVERLAP = 0.5  # of two faces' intersection over the smaller one, above which th
 
 YUNET_REPO = "opencv/face_detection_yunet"
 YUNET_FILE = "face_detection_yunet_2023mar.onnx"
+RETRY_SECONDS = 60  # between attempts to load YuNet
 HUB_SECONDS = 3  # without a network, the Hub's client would retry for 23
 YUNET_SMALL_SIDE = 320  # it was trained for faces of 10 to 300 pixels: a portrait is found in a small copy
 YUNET_SCORE = 0.7
@@ -86,7 +89,7 @@ def detect_faces(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _detect_in_copies(image: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Faces seen in a copy of the photo no longer than `side`, and by YuNet in a small one too; some of them twice."""
-    yunet = _load_yunet()
+    yunet = _yunet.load()
     boxes, scores = [], []
     for copy_side in (side,) if yunet is None else (YUNET_SMALL_SIDE, side):
         copy = _shrink(image, copy_side)
@@ -135,18 +138,32 @@ def _squares(centers: np.ndarray, sides: np.ndarray) -> np.ndarray:
     return np.concatenate([centers - half, centers + half], axis=1)
 
 
-@lru_cache(maxsize=1)
-def _load_yunet():
-    """`cv2.FaceDetectorYN`, or None. Tried once a process."""
-    try:
-        path = _yunet_path()
-        if path is not None:
-            return cv2.FaceDetectorYN.create(path, "", (320, 320), YUNET_SCORE)
-        reason = "its model is not in the cache and the Hub cannot be reached"
-    except Exception as error:  # the Hub's client raises nearly anything, OpenCV its own on a broken file
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    logger.info("Faces are looked for with Haar cascades instead of YuNet: %s", reason)
-    return None
+class _YuNet:
+    """`cv2.FaceDetectorYN` once it could be loaded. After a failure it is not tried again for `RETRY_SECONDS`."""
+
+    def __init__(self):
+        self.detector, self.next_try = None, -math.inf
+
+    def load(self):
+        """The detector, or None."""
+        if self.detector is None and time.monotonic() >= self.next_try:
+            self.next_try = time.monotonic() + RETRY_SECONDS
+            self._try()
+        return self.detector
+
+    def _try(self):
+        try:
+            path = _yunet_path()
+            if path is not None:
+                self.detector = cv2.FaceDetectorYN.create(path, "", (320, 320), YUNET_SCORE)
+                return
+            reason = "its model is not in the cache and the Hub cannot be reached"
+        except Exception as error:  # the Hub's client raises nearly anything, OpenCV its own on a broken file
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        logger.info("Faces are looked for with Haar cascades instead of YuNet: %s", reason)
+
+
+_yunet = _YuNet()
 
 
 def _yunet_path() -> str | None:

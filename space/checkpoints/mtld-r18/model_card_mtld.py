@@ -43,7 +43,7 @@ class TrainingSet:
         fingerprint: of the faces, see `training_mtld/facts.py`; None for a stream.
         results: for each split "nme", "failure_rate" and "auc", fractions, after the last epoch, and "faces"; where it
             was measured, "nme_low" and "nme_high", the 95 % interval of the NME; with a scale head "confidence_ratio"
-            and "likelihood_gain" too, see `training_mtld/confidence_metrics.py`; with a visibility head
+            and "likelihood_gain" too, see `training_mtld/evaluation/confidence_metrics.py`; with a visibility head
             "visibility_auc", where the set knows which landmarks the head hides.
     """
 
