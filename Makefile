@@ -50,5 +50,5 @@ quality: $(STAMP)
 style: $(STAMP)
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
-	@for folder in space/checkpoints/*/; do $(VENV)/bin/python -c "import sys; from modeling_mtld.publishing_mtld import complete_checkpoint; complete_checkpoint(sys.argv[1])" "$$folder"; done
+	@for folder in space/checkpoints/*/; do $(VENV)/bin/python -c "import sys; from modeling_mtld.auto_mtld import complete_checkpoint; complete_checkpoint(sys.argv[1])" "$$folder"; done
 	@$(VENV)/bin/python -m training_mtld.readme

@@ -18,9 +18,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from modeling_mtld.auto_mtld import write_whole
 from modeling_mtld.geometry_mtld import BOX_ENLARGEMENT
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
-from modeling_mtld.publishing_mtld import write_whole
 
 from .augmentation import Augmentation, FaceCrops
 from .loading import load_faces

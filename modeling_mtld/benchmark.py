@@ -12,9 +12,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from .auto_mtld import write_whole
 from .configuration_mtld import MTLDConfig
 from .modeling_mtld import MTLDForFacialLandmarkDetection
-from .publishing_mtld import write_whole
 
 WARM_UP = 3  # runs that do not count
 CPU_FACTS = Path("/proc/cpuinfo")

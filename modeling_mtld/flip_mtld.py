@@ -4,26 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-
-def flip_order(flip_pairs: Sequence[Sequence[int]] | None, num_landmarks: int) -> list[int]:
-    """For each landmark the one that takes its place in a mirrored face: its partner, or itself where it has none.
-
-    Raises:
-        ValueError: if `flip_pairs` is None, or does not hold pairs of landmarks below `num_landmarks`, each in one.
-    """
-    if flip_pairs is None:
-        raise ValueError(
-            "flip_pairs must be the pairs of landmarks that change places in a mirrored face, but got None"
-        )
-    named = [index for pair in flip_pairs for index in pair]
-    if len(set(named)) < 2 * len(flip_pairs) or not set(named) <= set(range(num_landmarks)):
-        raise ValueError(
-            f"flip_pairs must be pairs of landmarks below {num_landmarks}, each in one, but got {flip_pairs}"
-        )
-    order = list(range(num_landmarks))
-    for left, right in flip_pairs:
-        order[left], order[right] = right, left
-    return order
+from .configuration_mtld import flip_order
 
 
 def predict_with_flip(model, pixel_values: torch.Tensor, flip_pairs: Sequence[Sequence[int]] | None, **options):

@@ -190,3 +190,9 @@ def _shrink(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarr
     adapted = matrix * [*factor, 1]
     adapted[:, 2] += matrix[:, :2] @ ((factor - 1) / 2)  # a shrunk pixel is centred between its pixels
     return image, adapted
+
+
+def box_overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Areas of the intersections of `box` (4,) with `boxes` (N, 4): (N,), in squared pixels."""
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    return np.clip(sides, 0, None).prod(axis=1)

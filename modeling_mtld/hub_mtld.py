@@ -8,35 +8,28 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, CommitOperationAdd, ModelCard, create_branch, create_commit, create_repo
 from huggingface_hub.errors import EntryNotFoundError
 
+from .auto_mtld import CODE_FILES
 from .model_card_mtld import CARD, PLACE, RECORD, is_generated
-from .publishing_mtld import CODE_FILES
 
 CONFIGURATION_FILES = ("config.json", *CODE_FILES)
 PROCESSOR_FILES = ("preprocessor_config.json", *CODE_FILES)
 CHECKPOINT_FILES = (*CONFIGURATION_FILES, *PROCESSOR_FILES, "model*.safetensors*", RECORD, CARD)
 
 
-class PushToHub:
-    """`push_to_hub` for a class with `save_pretrained`. transformers' own puts a card without content over ours."""
+def push_saved(saved, *, repo_id: str, max_shard_size: int | str, **options) -> CommitInfo:
+    """`PushToHub.push_to_hub` of `saved`, anything with `save_pretrained`."""
+    with tempfile.TemporaryDirectory() as directory:
+        saved.save_pretrained(directory, max_shard_size=max_shard_size)
+        return push_directory(saved, directory, repo_id=repo_id, **options)
 
-    def push_to_hub(self, repo_id: str, *, max_shard_size: int | str = "50GB", **options) -> CommitInfo:
-        """Pushes what `save_pretrained` writes.
 
-        Args:
-            repo_id: on the Hub, "organisation/name" or a name of the user's; created where there is none.
-            max_shard_size: as in `save_pretrained`.
-            options: those of `push_checkpoint`.
-        """
-        with tempfile.TemporaryDirectory() as directory:
-            self.save_pretrained(directory, max_shard_size=max_shard_size)
-            return self._push(directory, repo_id=repo_id, **options)
-
-    def _push(
-        self, directory: str | os.PathLike, tags: str | Iterable[str] | None = None, max_shard_size=None, **options
-    ) -> CommitInfo:
-        """Adds the model's own tags, see `PreTrainedModel.add_model_tags`. A pipeline passes its options to all."""
-        tags = [*(getattr(self, "model_tags", None) or ()), *([tags] if isinstance(tags, str) else tags or ())]
-        return push_checkpoint(directory, tags=tags, **options)
+def push_directory(
+    saved, directory: str | os.PathLike, tags: str | Iterable[str] | None = None, max_shard_size=None, **options
+) -> CommitInfo:
+    """Pushes what was saved, with the model's own tags (`PreTrainedModel.add_model_tags`). A pipeline passes its
+    options to all that it saves."""
+    tags = [*(getattr(saved, "model_tags", None) or ()), *([tags] if isinstance(tags, str) else tags or ())]
+    return push_checkpoint(directory, tags=tags, **options)
 
 
 def push_checkpoint(

@@ -18,6 +18,7 @@ from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ChannelDimension
 from transformers.utils import TensorType
 
+from .auto_mtld import AUTO_MAP, PushToHub, bring_code
 from .geometry_mtld import (
     BOX_ENLARGEMENT,
     check_box,
@@ -27,8 +28,6 @@ from .geometry_mtld import (
     transform_points,
     warp_image,
 )
-from .hub_mtld import PROCESSOR_FILES, PushToHub
-from .publishing_mtld import bring_code
 
 MARGIN_LIMITS = (-0.4, 100.0)  # of `box_margins`; high where the landmarks are few and close together
 URL_TIMEOUT = 30  # seconds
@@ -266,7 +265,6 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
 
     valid_kwargs = MTLDImageProcessorKwargs
     model_input_names = ["pixel_values"]
-    _auto_class = "AutoImageProcessor"  # so that `save_pretrained` writes `auto_map` and copies the code
 
     size = {"height": 256, "width": 256}
     do_convert_rgb = True
@@ -447,8 +445,14 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
         written = super().save_pretrained(save_directory)
         bring_code(save_directory)
         if push_to_hub:
-            self._push(save_directory, files=PROCESSOR_FILES, **kwargs)
+            from .hub_mtld import PROCESSOR_FILES, push_directory
+
+            push_directory(self, save_directory, files=PROCESSOR_FILES, **kwargs)
         return written
+
+    def to_dict(self) -> dict:
+        """The settings as preprocessor_config.json has them."""
+        return super().to_dict() | {"auto_map": {"AutoImageProcessor": AUTO_MAP["AutoImageProcessor"]}}
 
 
 def _check_size(size) -> dict[str, int]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .auto_mtld import write_whole
 from .detect import CHECKPOINT, load_photo, load_pipeline
 from .drawing_mtld import landmark_points
 from .geometry_mtld import crop_matrix, landmark_box, warp_image
-from .publishing_mtld import write_whole
 from .tracking_mtld import LandmarkTracker
 
 FRAME_SIDE = 640  # pixels

@@ -11,27 +11,22 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModelForKeypointDetection, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.processing_utils import Unpack
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import maybe_autocast
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .auto_mtld import PushToHub
 from .backbone_mtld import STRIDES, build_backbone, fixed_size, is_channels_last, read_pretrained
-from .confidence_mtld import USUAL_ERROR, MTLDScaleHead
-from .configuration_mtld import MTLDConfig
-from .datasets_mtld import MTLDDatasetOffsets, MTLDVisibilityHead
-from .hub_mtld import PUSH_OPTIONS, PushToHub
+from .configuration_mtld import MTLDConfig, find_topology
+from .heads_mtld import USUAL_ERROR, MTLDDatasetOffsets, MTLDScaleHead, MTLDVisibilityHead
 from .loss_mtld import LossCounts, mtld_loss
-from .model_card_mtld import inherited, write_model_card
-from .pipeline_mtld import FacialLandmarkDetectionPipeline
 from .sampling_mtld import cell_grid, lay_out_maps, sample_map, sample_tokens
-from .topology_mtld import find_topology
 
 
 @dataclass
@@ -801,6 +796,9 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         Raises:
             ValueError: if `save_directory` is a file.
         """
+        from .hub_mtld import PUSH_OPTIONS, push_directory
+        from .model_card_mtld import inherited, write_model_card
+
         if os.path.isfile(save_directory):
             raise ValueError(f"save_directory must be a directory, but got the file {save_directory}")
         hub = {name: kwargs.pop(name) for name in PUSH_OPTIONS if name in kwargs}
@@ -812,17 +810,7 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         if is_main_process:
             write_model_card(save_directory, self.config, *known)
             if push_to_hub:
-                self._push(save_directory, **hub)
+                push_directory(self, save_directory, **hub)
 
-
-# For `pipeline("facial-landmark-detection", model=model)` with a model that is loaded already; transformers asks the
-# configuration only for one that is given by its name.
-if "facial-landmark-detection" not in PIPELINE_REGISTRY.get_supported_tasks():
-    PIPELINE_REGISTRY.register_pipeline(
-        "facial-landmark-detection",
-        pipeline_class=FacialLandmarkDetectionPipeline,
-        pt_model=AutoModelForKeypointDetection,
-        type="image",
-    )
 
 __all__ = ["MTLDForFacialLandmarkDetection", "MTLDOutput", "MTLDPreTrainedModel"]

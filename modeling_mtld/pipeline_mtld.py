@@ -11,13 +11,10 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 
-from .drawing_mtld import draw_faces, landmark_points
-from .face_detection_mtld import box_overlap, detect_faces
-from .flip_mtld import flip_order, predict_with_flip
-from .geometry_mtld import crop_matrix, fit_similarity, fractions_to_pixels, landmark_box, warp_image
+from .configuration_mtld import Topology, find_topology, flip_order
+from .flip_mtld import predict_with_flip
+from .geometry_mtld import box_overlap, crop_matrix, fit_similarity, fractions_to_pixels, landmark_box, warp_image
 from .image_processing_mtld import MAX_CROP_SIZE, URL_TIMEOUT, boxes_by_photo, check_photo_boxes, load_rgb
-from .topology_mtld import Topology, find_topology
-from .tracking_mtld import LandmarkTracker
 
 WHOLE = "whole"
 PLACE = "place_among_photos"  # key of an item, for error messages
@@ -243,6 +240,8 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         Raises:
             ValueError: if the photo cannot be read, or naming the option.
         """
+        from .drawing_mtld import draw_faces
+
         return draw_faces(load_rgb(photo, "photo"), faces, **options)
 
     def align(self, photo, face: dict, size: int = 256) -> np.ndarray:
@@ -264,6 +263,8 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         """
         if type(size) is not int or not 1 <= size <= MAX_CROP_SIZE:
             raise ValueError(f"size must be a whole number from 1 to {MAX_CROP_SIZE}, but got {size!r}")
+        from .drawing_mtld import landmark_points
+
         points, mean_face = landmark_points(face), self._mean_face(face)
         if len(points) != len(mean_face):
             raise ValueError(f"face must have the model's {len(mean_face)} landmarks, but got {len(points)}")
@@ -288,8 +289,10 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         except ValueError as error:
             raise ValueError(f"face must have landmarks that can be turned to the mean face: {error}") from error
 
-    def tracker(self, smooth: bool = True, **options) -> LandmarkTracker:
-        """What follows the faces of one video: called with a frame and its time; see `LandmarkTracker`."""
+    def tracker(self, smooth: bool = True, **options):
+        """A `LandmarkTracker`, which follows the faces of one video: called with a frame and its time."""
+        from .tracking_mtld import LandmarkTracker
+
         return LandmarkTracker(self, smooth=smooth, **options)
 
 
@@ -327,6 +330,8 @@ def _without_none(parameters: dict) -> dict:
 
 
 def _find_faces(photo: np.ndarray) -> list[np.ndarray]:
+    from .face_detection_mtld import detect_faces
+
     height, width = photo.shape[:2]
     return [box for box in detect_faces(photo)[0] if _overlaps_photo(box, width, height)]
 

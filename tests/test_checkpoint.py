@@ -13,11 +13,11 @@ import skimage.data
 import torch
 from skimage.data import astronaut
 
+from modeling_mtld.auto_mtld import CODE_FILES
 from modeling_mtld.detect import CHECKPOINT, main
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 from modeling_mtld.pipeline_mtld import MIN_SCORE
-from modeling_mtld.publishing_mtld import CODE_FILES
 
 ROOT = Path(__file__).resolve().parents[1]
 BOX = [179.0, 87.0, 272.0, 179.0]  # the astronaut's face, from brows to chin

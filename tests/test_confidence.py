@@ -7,8 +7,8 @@ import pytest
 import torch
 from test_modeling import BASE, TINY, new_model, random_labels, random_pixels
 
-from modeling_mtld.confidence_mtld import MAX_LOG_RATIO, TOLERANCE, MTLDScaleHead
 from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.heads_mtld import MAX_LOG_RATIO, TOLERANCE, MTLDScaleHead
 from modeling_mtld.loss_mtld import scale_loss
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 from training_mtld.evaluation.confidence_metrics import confidence_ratio, likelihood_gain

@@ -7,8 +7,8 @@ from accelerate import Accelerator
 
 import train_accelerate
 from dataset_scripts import BENCHMARKS
-from modeling_mtld.configuration_mtld import MTLDConfig
-from modeling_mtld.flip_mtld import flip_order, predict_with_flip
+from modeling_mtld.configuration_mtld import MTLDConfig, flip_order
+from modeling_mtld.flip_mtld import predict_with_flip
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection, MTLDOutput
 from training_mtld.evaluation.scores import errors_of

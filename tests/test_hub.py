@@ -9,10 +9,10 @@ from hub_stub import metadata_errors, run_with_hub, running_hub
 from huggingface_hub import ModelCard
 from test_model_card import STAGE, W300
 
-from modeling_mtld import publishing_mtld
+from modeling_mtld import auto_mtld
+from modeling_mtld.auto_mtld import AUTO_MAP, CODE_FILES
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.model_card_mtld import is_generated, write_model_card
-from modeling_mtld.publishing_mtld import AUTO_MAP, CODE_FILES
 
 START = """
 import json, sys, torch, numpy as np
@@ -160,7 +160,7 @@ def check_code(files: dict[str, bytes]):
     assert config["auto_map"] == AUTO_MAP  # without the repository that it came from
     assert config["custom_pipelines"]["facial-landmark-detection"]["impl"].startswith("pipeline_mtld.")
     for name in CODE_FILES:
-        assert files[name] == Path(publishing_mtld.__file__).with_name(name).read_bytes(), name
+        assert files[name] == Path(auto_mtld.__file__).with_name(name).read_bytes(), name
 
 
 def check_complete(files: dict[str, bytes]):

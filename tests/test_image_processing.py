@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 from modeling_mtld import image_processing_mtld
+from modeling_mtld.auto_mtld import CODE_FILES
 from modeling_mtld.geometry_mtld import pixels_to_fractions, transform_points
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor, load_rgb
-from modeling_mtld.publishing_mtld import CODE_FILES
 
 SOURCES = Path(__file__).resolve().parents[1] / "modeling_mtld"
 BOX = [10.0, 12.0, 40.0, 44.0]

@@ -12,13 +12,13 @@ import test_modeling
 import torch
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from modeling_mtld import publishing_mtld
+from modeling_mtld import auto_mtld
+from modeling_mtld.auto_mtld import CODE_FILES, complete_checkpoint
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
-from modeling_mtld.publishing_mtld import CODE_FILES, complete_checkpoint
 
-SOURCES = Path(publishing_mtld.__file__).parent
+SOURCES = Path(auto_mtld.__file__).parent
 TINY = test_modeling.TINY | {"heatmap_sigma": 1.25}
 
 
@@ -55,7 +55,7 @@ def check_complete(directory: Path):
     assert config["custom_pipelines"].keys() == {"facial-landmark-detection"}
     for reference in [*config["auto_map"].values(), config["custom_pipelines"]["facial-landmark-detection"]["impl"]]:
         module, name = reference.split(".")
-        assert f"class {name}(" in (directory / f"{module}.py").read_text(encoding="utf-8")
+        assert module == "auto_mtld" and getattr(auto_mtld, name).__name__ == name
     for name in CODE_FILES:
         assert (directory / name).read_bytes() == (SOURCES / name).read_bytes(), name
     assert [path for path in directory.iterdir() if path.suffix == ".tmp"] == []
@@ -67,6 +67,70 @@ def test_code_files_need_each_other_and_nothing_else_of_this_repository():
         assert needed <= set(CODE_FILES), name
         text = (SOURCES / name).read_text(encoding="utf-8")
         assert "import modeling_mtld" not in text and "from modeling_mtld" not in text, name
+
+
+LOADED = """
+import json, sys
+from transformers import AutoImageProcessor, AutoModel, pipeline
+
+def ours():
+    return [name for name in sys.modules if name.endswith("_mtld")]
+
+def heavy():
+    return [name for name in ("cv2", "gradio", "datasets") if name in sys.modules]
+
+folder = sys.argv[1]
+model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+told = {"of_the_model": ours(), "heavy": heavy()}
+processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+told["of_the_processor"] = [name for name in ours() if name not in told["of_the_model"]]
+finders = [
+    pipeline("facial-landmark-detection", model=folder, trust_remote_code=True),
+    pipeline("facial-landmark-detection", model=model, image_processor=processor),
+]
+told["of_the_pipeline"], told["finders"] = ours(), [type(find).__module__ for find in finders]
+print(json.dumps(told))
+"""
+
+
+def run_elsewhere(code: str, tmp_path: Path, *arguments) -> dict:
+    """In a process that cannot import this repository."""
+    command = [sys.executable, "-I", "-c", code, *map(str, arguments)]
+    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_network_comes_without_what_only_pipelines_need(model, saved, tmp_path):
+    MTLDImageProcessor(size=64).save_pretrained(saved)
+    told = run_elsewhere(LOADED, tmp_path, saved)
+    assert told["heavy"] == [] and len(told["of_the_model"]) <= 7
+    assert {name.rpartition(".")[2] for name in told["of_the_processor"]} == {"image_processing_mtld", "geometry_mtld"}
+    names = [name.rpartition(".")[2] for name in told["of_the_pipeline"]]
+    assert len(names) == len(set(names)), "a file is there twice"
+    assert len(set(told["finders"])) == 1
+
+
+OTHER_CODE = """
+import json, sys
+from transformers import AutoModel, pipeline
+
+told = []
+for folder in sys.argv[1:]:
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+    find = pipeline("facial-landmark-detection", model=model, image_processor=folder, trust_remote_code=True)
+    told.append(getattr(sys.modules[type(find).__module__], "VERSION", 1))
+print(json.dumps(told))
+"""
+
+
+def test_each_of_two_checkpoints_runs_its_own_code(saved, tmp_path):
+    MTLDImageProcessor(size=64).save_pretrained(saved)
+    shutil.copytree(saved, tmp_path / "other")
+    with open(tmp_path / "other" / "pipeline_mtld.py", "a") as code:
+        code.write("VERSION = 2\n")
+    assert run_elsewhere(OTHER_CODE, tmp_path, saved, tmp_path / "other") == [1, 2]
 
 
 def test_a_saved_model_is_complete(saved):
@@ -131,15 +195,10 @@ def test_a_failure_leaves_no_half_written_file(saved, monkeypatch, failing, mome
     assert [path for path in saved.iterdir() if path.suffix == ".tmp"] == []
 
 
-def test_code_that_is_nowhere_is_named_in_a_warning(saved, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(publishing_mtld, "CODE_FILES", (*CODE_FILES, "ghost_mtld.py"))
-    for source in (None, str(saved), str(tmp_path / "gone"), "somebody/else"):
-        caplog.clear()
-        complete_checkpoint(saved, source)
-        assert "ghost_mtld.py" in caplog.text and "loss_mtld.py" not in caplog.text
-    (tmp_path / "ghost_mtld.py").write_text("found")
-    complete_checkpoint(saved, str(tmp_path))
-    assert (saved / "ghost_mtld.py").read_text() == "found"
+def test_code_that_is_nowhere_is_named_in_a_warning(saved, monkeypatch, caplog):
+    monkeypatch.setattr(auto_mtld, "CODE_FILES", (*CODE_FILES, "ghost_mtld.py"))
+    complete_checkpoint(saved)
+    assert "ghost_mtld.py" in caplog.text and "loss_mtld.py" not in caplog.text
     check_complete(saved)
 
 

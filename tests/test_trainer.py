@@ -14,10 +14,10 @@ from transformers import Trainer, TrainingArguments, pipeline
 
 from dataset_scripts import BENCHMARKS
 from dataset_scripts.augmentation import Augmentation, FaceCrops
+from modeling_mtld.auto_mtld import AUTO_MAP, CODE_FILES
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
-from modeling_mtld.publishing_mtld import AUTO_MAP, CODE_FILES
 
 SIZES = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "decoder_intermediate_size": 32}
 PROCESSOR = MTLDImageProcessor(size={"height": 64, "width": 64})

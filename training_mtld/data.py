@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from dataset_scripts import load_faces, select_images
 from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream, landmark_sums, mean_of_sums
 from dataset_scripts.loading import open_faces, split_names
-from modeling_mtld.topology_mtld import find_topology
+from modeling_mtld.configuration_mtld import find_topology
 
 from .evaluation.scores import face_normalizers, scored_names
 from .mixture import FaceMixture, Member, StreamMixture

@@ -40,9 +40,9 @@ from pathlib import Path
 
 import yaml
 
+from modeling_mtld.auto_mtld import write_whole
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.model_card_mtld import is_generated, model_card, read_stages
-from modeling_mtld.publishing_mtld import write_whole
 
 from . import paper
 from .evaluation.report import read_report

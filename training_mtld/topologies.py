@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from dataset_scripts.benchmark import Benchmark
-from modeling_mtld.flip_mtld import flip_order
-from modeling_mtld.topology_mtld import Topology, find_topology
+from modeling_mtld.configuration_mtld import Topology, find_topology, flip_order
 
 
 @dataclass

@@ -4,8 +4,8 @@ import unittest
 
 from transformers_tests.test_configuration_common import ConfigTester
 
+from modeling_mtld.auto_mtld import AUTO_MAP, CUSTOM_PIPELINES
 from modeling_mtld.configuration_mtld import MTLDConfig
-from modeling_mtld.publishing_mtld import AUTO_MAP, CUSTOM_PIPELINES
 
 PROPERTIES = ["hidden_size", "num_attention_heads", "num_hidden_layers"]
 # What save_pretrained writes whatever the configuration holds, so that what is loaded holds it too.

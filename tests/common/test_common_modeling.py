@@ -16,8 +16,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from transformers_tests.test_modeling_common import ModelTesterMixin
 
-from modeling_mtld.confidence_mtld import MTLDScaleHead
 from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.heads_mtld import MTLDScaleHead
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection, MTLDPreTrainedModel
 
 # They compare all weights with those loaded, and a saved checkpoint does not hold the heatmap branch.

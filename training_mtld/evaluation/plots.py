@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modeling_mtld.publishing_mtld import write_whole
+from modeling_mtld.auto_mtld import write_whole
 
 # Told apart by whoever is colour-blind (Okabe and Ito), and by their dashes on a black-and-white print.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

@@ -20,7 +20,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from modeling_mtld.publishing_mtld import write_whole
+from modeling_mtld.auto_mtld import write_whole
 
 SCORES = "scores.json"
 WORST = 5  # landmarks shown

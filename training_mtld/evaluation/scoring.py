@@ -14,9 +14,9 @@ from tqdm.auto import tqdm
 from transformers.utils import cached_file
 
 from dataset_scripts.benchmark import Benchmark
+from modeling_mtld.configuration_mtld import find_topology
 from modeling_mtld.flip_mtld import predict_with_flip
 from modeling_mtld.model_card_mtld import WEIGHTS
-from modeling_mtld.topology_mtld import find_topology
 
 from ..data import Crops, loader_options, names_to_score
 from ..facts import data_fingerprint, file_fingerprint, git_commit, library_versions, setting

@@ -27,8 +27,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dataset_scripts import BENCHMARKS
+from modeling_mtld.auto_mtld import write_whole
 from modeling_mtld.benchmark import measure_networks
-from modeling_mtld.publishing_mtld import write_whole
 
 from ..facts import git_commit, library_versions
 from ..options import Parser

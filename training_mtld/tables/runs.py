@@ -14,8 +14,8 @@ from pathlib import Path
 
 from dataset_scripts import BENCHMARKS
 from dataset_scripts.loading import open_faces, split_names
+from modeling_mtld.auto_mtld import write_whole
 from modeling_mtld.model_card_mtld import RECORD, WEIGHTS, Stage, read_stages
-from modeling_mtld.publishing_mtld import write_whole
 
 from ..evaluation.report import read_report
 from ..facts import file_fingerprint, shown_command

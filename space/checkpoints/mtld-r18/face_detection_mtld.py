@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
 
+from .geometry_mtld import box_overlap
+
 logger = logging.getLogger(__name__)
 
 PHOTO_SIDE = 1000  # longer side in pixels of the copy in which faces are looked for
@@ -97,12 +99,6 @@ def _detect_in_copies(image: np.ndarray, side: int) -> tuple[np.ndarray, np.ndar
         boxes.append(_to_photo(copy_boxes, copy, image))
         scores.append(copy_scores)
     return np.concatenate(boxes), np.concatenate(scores)
-
-
-def box_overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Areas of the intersections of `box` (4,) with `boxes` (N, 4): (N,), in squared pixels."""
-    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    return np.clip(sides, 0, None).prod(axis=1)
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from safetensors import safe_open
 from transformers.utils import cached_file
 
-from .publishing_mtld import code_revision, write_whole
+from .auto_mtld import code_revision, write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,7 @@ from numbers import Real
 
 import numpy as np
 
-from .face_detection_mtld import box_overlap
-from .geometry_mtld import landmark_box
+from .geometry_mtld import box_overlap, landmark_box
 
 # The filter's, chosen on training faces of 300W with the network's own landmarks, at 25 to 60 frames a second.
 MIN_CUTOFF = 0.1  # Hz
