@@ -38,7 +38,6 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, TorchDynamoPlugin, set_seed
 from tqdm.auto import tqdm
 
-from dataset_scripts.augmentation import box_margins
 from modeling_mtld.loss_mtld import LossCounts, count_items
 from modeling_mtld.model_card_mtld import Stage, read_stages
 from training_mtld import checkpoints, data, models, optimization, publishing, tracking
@@ -320,14 +319,14 @@ def main(args):
         if args.channels_last:
             model = model.to(memory_format=torch.channels_last)
         processor = models.build_processor(args, model.config)
-        loaded = [(part, data.load_scored(part, processor)) for part in args.datasets if part.is_scored]
+        loaded = [(part, data.load_scored(part, processor)) for part in data.scored_sets(args)]
         faces = None if args.eval_only else data.load_training(args, processor, model.config)
     scored = [Scored(part, parts, data.scoring_loaders(accelerator, args, parts)) for part, parts in loaded]
     if args.eval_only:
         score_checkpoint(accelerator, args, model, processor, scored)
         return
     publishing.check_repository(args)
-    processor.box_margins = box_margins(faces.members[0].crops.faces, args.datasets[0].benchmark)
+    data.set_margins(processor, args, faces, model.config)
     if new_landmarks:
         model.set_mean_face(data.joint_mean_face(args, faces, model.config.landmark_names))
     former, stage = read_stages(args.model_name_or_path), publishing.describe_training(accelerator, args, faces)

@@ -12,9 +12,11 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from tqdm.auto import tqdm
@@ -22,7 +24,7 @@ from tqdm.auto import tqdm
 from .benchmarks import BENCHMARKS
 from .metadata import METADATA
 
-GROUPS = {"yaw_0-30": 30, "yaw_30-60": 60, "yaw_60-90": float("inf")}  # degrees, either way; the upper limits
+GROUPS = {"yaw_0-30": 30, "yaw_30-60": 60, "yaw_60-90": 181}  # degrees, either way; the last holds all above 60
 MAX_RESIDUAL, MAX_HALF_SPLIT = 0.027, 0.025  # of the face's size: the moved points of the others lie too far off
 POSES = Path(__file__).with_name("aflw_poses.txt")
 
@@ -39,12 +41,20 @@ def write_aflw68(data_dir: Path, labels: Path, output_dir: Path) -> int:
     shards = sorted(data_dir.glob("data/*.parquet"))
     if not shards:
         raise ValueError(f"--data_dir must hold data/*.parquet, but got {data_dir}")
-    unfinished = output_dir.with_name(f".{output_dir.name}.unfinished")
-    (unfinished / "train").mkdir(parents=True, exist_ok=True)
-    with open(unfinished / "train" / METADATA, "w", encoding="utf-8") as rows:
-        count = sum(_write_face(face, known, unfinished / "train", rows) for face in _faces(shards))
-    (unfinished / "landmarks.yaml").write_text(_description(), encoding="utf-8")
-    os.replace(unfinished, output_dir)
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=".unfinished") as unfinished:
+        count = _write_faces(shards, known, Path(unfinished, "aflw68"))
+        if not count:
+            raise ValueError(f"--labels must be of faces in --data_dir, but none of {labels} is in {data_dir}")
+        os.replace(Path(unfinished, "aflw68"), output_dir)
+    return count
+
+
+def _write_faces(shards: list[Path], labels: dict[str, dict], folder: Path) -> int:
+    (folder / "train").mkdir(parents=True)
+    with open(folder / "train" / METADATA, "w", encoding="utf-8") as rows:
+        count = sum(_write_face(face, labels, folder / "train", rows) for face in _faces(shards))
+    (folder / "landmarks.yaml").write_text(_description(), encoding="utf-8")
     return count
 
 
@@ -52,9 +62,7 @@ def _read_labels(file: Path) -> dict[str, dict]:
     """By image id, those whose places are accurate."""
     if not file.is_file():
         raise ValueError(f"--labels must be an existing file, but got {file}")
-    rows = pq.read_table(file).to_pylist()
-    if not rows or not {"image_id", "landmarks", "visibility", "fit_residual", "half_split"} <= rows[0].keys():
-        raise ValueError(f"--labels must hold landmarks, visibility and how well they fit, but got {file}")
+    rows = _read("--labels", file, ["image_id", "landmarks", "visibility", "fit_residual", "half_split"])
     return {row["image_id"]: row for row in rows if _fits(row)}
 
 
@@ -65,7 +73,15 @@ def _fits(row: dict) -> bool:
 
 def _faces(shards: list[Path]) -> Iterator[dict]:
     for shard in tqdm(shards, desc="crops"):
-        yield from pq.read_table(shard, columns=["image", "image_id", "yaw"]).to_pylist()
+        yield from _read("--data_dir", shard, ["image", "image_id", "yaw"])
+
+
+def _read(option: str, file: Path, columns: list[str]) -> list[dict]:
+    try:
+        return pq.read_table(file, columns=columns).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{option} must be Parquet with {', '.join(columns)}, but got {file}: {reason}") from error
 
 
 def _write_face(face: dict, labels: dict[str, dict], folder: Path, rows) -> bool:
@@ -86,9 +102,10 @@ def _write_face(face: dict, labels: dict[str, dict], folder: Path, rows) -> bool
     return True
 
 
-def group_of(yaw: float) -> str:
-    """The name of the group of a face whose head is turned by `yaw` degrees to either side."""
-    return next(name for name, limit in GROUPS.items() if abs(yaw) < limit)
+def group_of(yaw: float) -> str | None:
+    """The name of the group of a face whose head is turned by `yaw` degrees to either side; None where that is not
+    known."""
+    return next((name for name, limit in GROUPS.items() if abs(yaw) < limit), None)
 
 
 def _description() -> str:

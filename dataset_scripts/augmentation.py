@@ -16,7 +16,7 @@ import torch
 from modeling_mtld.geometry_mtld import crop_matrix, pixels_to_fractions, transform_points, warp_image
 from modeling_mtld.image_processing_mtld import MARGIN_LIMITS
 
-from .benchmark import HIDDEN_BY_HEAD, Benchmark, subset_names, subsets_of
+from .benchmark import HIDDEN_BY_HEAD, UNKNOWN, Benchmark, subset_names, subsets_of
 
 _FACES_OF_MEAN = 2000  # of a stream; enough for a mean to a pixel of the crop
 
@@ -120,10 +120,10 @@ class FaceCropper:
     """Makes of a face what the model takes.
 
     That is `pixel_values` (3, size, size) float32 and `labels` (K, 2) fractions of the crop, NaN where not annotated;
-    of a set that knows it `visibility` (K,) float32, 0 where the head itself hides the landmark and else 1; with
-    augmentation `mirrored`, bool. Without it, or with one that leaves faces upright, also `boxes` (4,), the box of the
-    face, in the same fractions, and where the benchmark has any, `subsets` (S,) bool, which of `subset_names` the face
-    is in.
+    of a set that knows it `visibility` (K,) float32, 0 where the head itself hides the landmark, 1 where it does not,
+    NaN where it is not known; with augmentation `mirrored`, bool. Faces without augmentation, or with one that leaves
+    them upright, also get `boxes` (4,), the box of the face, in the same fractions, and where the benchmark has any,
+    `subsets` (S,) bool, which of `subset_names` the face is in.
 
     What is drawn for a face depends on the seed, the epoch, the face and how often the epoch has shown it before, so
     that neither its place in the order, nor the number of workers, nor an interruption changes a training.
@@ -168,8 +168,9 @@ class FaceCropper:
             matrix, flip = self._augmentation_of(epoch).matrix(box, size, self.processor.box_enlargement, rng)
         crop = warp_image(image, matrix, size)
         item = {"labels": pixels_to_fractions(transform_points(matrix, landmarks), size)}
-        if "visibility" in self.benchmark.columns:
-            item["visibility"] = (np.asarray(face["visibility"]) != HIDDEN_BY_HEAD).astype(np.float64)
+        if face.get("visibility") is not None:
+            known = np.asarray(face["visibility"], dtype=np.float64)
+            item["visibility"] = np.where(known == UNKNOWN, np.nan, known != HIDDEN_BY_HEAD)
         if flip:
             for values in item.values():
                 values[self.flip_pairs.ravel()] = values[self.flip_pairs[:, ::-1].ravel()]

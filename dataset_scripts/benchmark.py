@@ -181,10 +181,10 @@ class Benchmark:
         return self.normalizer_kinds[kind](points, boxes)
 
 
-HIDDEN_BY_HEAD, VISIBLE, HIDDEN_BY_OTHERS = 0, 1, 2  # values of a column `visibility`
+HIDDEN_BY_HEAD, VISIBLE, HIDDEN_BY_OTHERS, UNKNOWN = 0, 1, 2, -1  # values of a column `visibility`
 VISIBILITY = Column(
     "int8",
-    "of each landmark: 0 hidden by the head (not annotated), 1 visible, 2 hidden by something else",
+    "of each landmark: 0 hidden by the head (not annotated), 1 visible, 2 hidden by something else, -1 not known",
     per_landmark=True,
 )
 

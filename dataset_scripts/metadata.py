@@ -13,7 +13,7 @@ import numpy as np
 
 from modeling_mtld.geometry_mtld import landmark_box
 
-from .benchmark import HIDDEN_BY_HEAD, HIDDEN_BY_OTHERS, VISIBLE, Benchmark
+from .benchmark import HIDDEN_BY_HEAD, HIDDEN_BY_OTHERS, UNKNOWN, VISIBLE, Benchmark
 from .face_builder import FaceBuilder
 from .face_files import PHOTO_SUFFIXES
 from .faces import Face
@@ -74,9 +74,9 @@ def read_metadata(path: str | Path, benchmark: Benchmark, root: str | Path | Non
     A row is a JSON object with `file_name`, below the folder of `path`; `landmarks`, K times [x, y] in the order of
     `benchmark.landmark_names`, null where unannotated, or a mapping of names to these; where they are known `box`
     [x0, y0, x1, y1] and, if `benchmark.occlusion`, `occluded`, K times true or false, or a mapping of the names of
-    occluded landmarks to true. If the benchmark has these columns, `visibility`, K times 0 (hidden by the head), 1
-    (visible) or 2 (hidden by something else), or a mapping of the names of those that are not visible to these, and
-    `group`, one of its subsets or null. Other keys are ignored.
+    occluded landmarks to true. If the benchmark has the column `visibility`, K times 0 (hidden by the head), 1
+    (visible), 2 (hidden by something else) or null (not known), or a mapping from the names of those that are not
+    visible; if it has `group`, one of its subsets or null. Other keys are ignored.
 
     Args:
         path: the file.
@@ -221,17 +221,19 @@ def _occluded(row: Mapping, benchmark: Benchmark) -> np.ndarray:
 
 
 def _visibility(row: Mapping, benchmark: Benchmark) -> list[int]:
-    known = (HIDDEN_BY_HEAD, VISIBLE, HIDDEN_BY_OTHERS)
-    values = _in_order(row.get("visibility"), benchmark.landmark_names, "visibility", "0, 1 or 2", missing=VISIBLE)
-    wrong = [value for value in values if isinstance(value, bool) or value not in known]
+    names, known = benchmark.landmark_names, (HIDDEN_BY_HEAD, VISIBLE, HIDDEN_BY_OTHERS)
+    if row.get("visibility") is None:
+        return [UNKNOWN] * len(names)
+    values = _in_order(row["visibility"], names, "visibility", "0, 1, 2 or null", missing=VISIBLE)
+    wrong = [value for value in values if value is not None and (type(value) is not int or value not in known)]
     if wrong:
-        raise ValueError(f"visibility must be 0, 1 or 2 for each landmark, but got {reprlib.repr(wrong[0])}")
-    return values
+        raise ValueError(f"visibility must be 0, 1, 2 or null for each landmark, but got {reprlib.repr(wrong[0])}")
+    return [UNKNOWN if value is None else value for value in values]
 
 
 def _group(row: Mapping, benchmark: Benchmark) -> str | None:
     group = row.get(GROUP)
-    if group is not None and group not in benchmark.subsets:
+    if group is not None and (not isinstance(group, str) or group not in benchmark.subsets):
         names = ", ".join(benchmark.subsets)
         raise ValueError(f"{GROUP} must be one of {names} or null, but got {reprlib.repr(group)}")
     return group

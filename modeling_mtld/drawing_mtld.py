@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .geometry_mtld import HIDDEN
+
 FACE_SIDE, NUMBERED_FACE_SIDE = 240, 640  # pixels; smaller faces are shown enlarged, within the next limits
 PICTURE_SIDE, NUMBERED_PICTURE_SIDE = 2000, 3200
 LINE, POINT, FRAME, INK = (0, 225, 190), (255, 240, 60), (255, 255, 255), (20, 20, 20)  # RGB
 CLOSED_PARTS = ("eye", "lip", "lips", "mouth")  # last word of a part whose last landmark is joined to its first
 CLOSED_GAP = 1.5  # longest steps between neighbours of a part, within which its ends are joined whatever its name
 FRACTION_BITS = 4  # OpenCV draws at 16ths of a pixel
-HIDDEN = 0.5  # visibility of a landmark, below which the head hides it
 FARTHEST = 2**20  # pixels; OpenCV's integers hold no more, and no landmark is so far away
 NUMBER_SIZE, TAG_SIZE = 10, 13  # pixels; heights of letters at least
 DIRECTIONS = np.exp(1j * np.pi / 4 * np.arange(8))

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+HIDDEN = 0.5  # visibility of a landmark, below which the head hides it
+
 BOX_ENLARGEMENT = 1.25  # side of the crop over the longer side of the landmark box (HRNet's protocol)
 
 
@@ -196,3 +198,13 @@ def box_overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Areas of the intersections of `box` (4,) with `boxes` (N, 4): (N,), in squared pixels."""
     sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
     return np.clip(sides, 0, None).prod(axis=1)
+
+
+def seen_landmarks(visibilities) -> np.ndarray:
+    """Which landmarks, (K,) bool, count for a face's box, score and direction: those that the head does not hide.
+
+    Args:
+        visibilities: (K,) in [0, 1]. Where all are below 0.5, all count.
+    """
+    seen = np.asarray(visibilities, dtype=np.float64) >= HIDDEN
+    return seen if seen.any() else ~seen

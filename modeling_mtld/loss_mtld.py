@@ -147,11 +147,12 @@ def visibility_loss(logits: torch.Tensor, visibility: torch.Tensor, count: torch
 
     Args:
         logits: (batch, K).
-        visibility: (batch, K), 0 where the head itself hides the landmark, 1 where it does not, NaN where not known.
+        visibility: (batch, K), 0 where the head itself hides the landmark, above 0 where it does not, NaN where it is
+            not known.
         count: known ones of the whole batch, if these are a part of it.
     """
     known = visibility.isfinite()
-    targets = visibility.nan_to_num().to(logits.dtype)
+    targets = (visibility > 0).to(logits.dtype)
     return _masked_mean(F.binary_cross_entropy_with_logits(logits, targets, reduction="none"), known, count)
 
 

@@ -109,7 +109,10 @@ def _parse(file: str) -> list[Stage]:
         raise ValueError(f"{file} must be a list of trainings, but got: {error}") from error
 
 
-def _stage(datasets: list[dict], **fields) -> Stage:
+def _stage(datasets: list[dict] | None = None, **fields) -> Stage:
+    if datasets is None:  # a record of before there could be several sets
+        names = [field.name for field in dataclasses.fields(TrainingSet) if field.name in fields]
+        datasets = [{name: fields.pop(name) for name in names}]
     return Stage(datasets=[TrainingSet(**dataset) for dataset in datasets], **fields)
 
 
@@ -182,10 +185,11 @@ def model_card(config, stages: Sequence[Stage] = ()) -> str:
         metadata=_metadata(config, stages).to_yaml(),
         mark=MARK,
         place=PLACE,
-        num_landmarks=config.num_landmarks,
+        num_landmarks=_counts(config),
         backbone=config.backbone,
         size=config.image_size,
         names=_names(config),
+        notes=_notes(config),
         results=_results(stages[-1].scored if stages else []),
         training="\n\n".join(_describe(stage, number, len(stages)) for number, stage in enumerate(stages, 1))
         or "Not recorded.",
@@ -219,7 +223,7 @@ faces = processor.post_process_landmark_detection(model(**inputs), inputs)[0]  #
 
 Pixels are counted from 0 at the centre of the top-left one. A box is the tight one around the landmarks; faces that
 the pipeline finds itself are cropped a second time around the landmarks first found.
-{names}
+{names}{notes}
 ## Results
 
 {results}
@@ -280,6 +284,26 @@ def _eval_results(dataset: TrainingSet) -> list[EvalResult]:
     ]
 
 
+def _counts(config) -> str:
+    """Of the landmarks of each topology: "68" or "68 or 21"."""
+    topologies = (config.topologies or {}).values()
+    return " or ".join(str(len(one["landmarks"])) for one in topologies) or str(config.num_landmarks)
+
+
+def _notes(config) -> str:
+    """What the example does not show."""
+    notes = ""
+    if config.use_visibility_head:
+        notes += '\n`"visibility"` of a landmark is the probability that the head itself does not hide it.\n'
+    if config.datasets:
+        names = ", ".join(f"`{name}`" for name in config.datasets)
+        notes += (
+            f"\n`dataset=` of pipeline and model, one of {names}, adds what the annotations of a set have in common, "
+            "such as lying to one side. The results below are with it; by default it is left out.\n"
+        )
+    return notes
+
+
 def _names(config) -> str:
     """The groups of landmarks in their order, as names tell them: "jaw (17), right_brow (5), ..."; for each topology
     where there are several."""
@@ -288,7 +312,8 @@ def _names(config) -> str:
         text = "\n".join(listed)
         return (
             "\nThe network predicts several sets of landmarks; `topology=` of pipeline, model and "
-            f"`post_process_landmark_detection` chooses one by its name:\n\n{text}\n"
+            f"`post_process_landmark_detection` chooses one by its name. By default the pipeline gives "
+            f"`{config.default_topology}`.\n\n{text}\n"
         )
     return f"\nThe landmarks, in this order: {_groups(config.landmark_names)}.\n" if config.landmark_names else ""
 

@@ -652,13 +652,13 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         Args:
             pixel_values: (batch, 3, H, W), crops as `MTLDImageProcessor` makes them; H and W multiples of 32.
             labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
-            visibility: (batch, K), with `labels` for a visibility head: 0 where the head itself hides the landmark, 1
-                where it does not, NaN where that is not known.
+            visibility: (batch, K), with `labels` for a visibility head: 0 where the head itself hides the landmark,
+                above 0 where it does not, NaN where that is not known.
             dataset_ids: (batch,) long, places in `config.datasets` of the sets whose habits the landmarks shall have;
                 -1 for none of them.
             mirrored: (batch,) bool, with `dataset_ids` or `dataset`, the faces that are mirror images; None for none.
-            topology: predict these landmarks of `config.topologies` alone, in their order; None for all K. Labels are
-                of all K.
+            topology: predict these landmarks of `config.topologies` alone, in their order; None for all K. Labels,
+                hidden states and attentions are of all K.
             dataset: one of `config.datasets` for all faces, in place of `dataset_ids`; None leaves offsets out.
             loss_counts: `count_items` of the whole batch, if `labels` are a part of it. The losses are then shares,
                 and the scale head's `follow_errors` is left to be called with the whole batch.
@@ -670,6 +670,7 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
                 not those of a backbone made for one size, or the network has no such `topology` or `dataset`.
         """
         self._check_inputs(pixel_values, labels, topology)
+        self._check_of_faces(pixel_values.shape[0], visibility, dataset_ids, mirrored, dataset)
         fine_map, *feature_maps = self._read_image(pixel_values)
         output_attentions = bool(kwargs.get("output_attentions", self.config.output_attentions))
         initial, landmarks = self._locate(feature_maps, fine_map, output_attentions)
@@ -724,10 +725,6 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
 
     def _find_offsets(self, count: int, dataset_ids, mirrored, dataset: str | None):
         """Offsets (batch, K, 2) of the faces' sets, or None where no set is named."""
-        if not self.config.datasets:
-            if dataset is not None:
-                raise ValueError(f"dataset must be None for a network without offsets, but got {dataset!r}")
-            return None
         if dataset is not None:
             dataset_ids = self.dataset_offsets.ids_of(dataset, count)
         return None if dataset_ids is None else self.dataset_offsets(dataset_ids, mirrored)
@@ -748,6 +745,22 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
             raise ValueError(f"labels must be of shape {expected} (batch, K, 2), but got {tuple(labels.shape)}")
         if labels is not None and topology is not None:
             raise ValueError(f"topology must be None with labels, which are of all landmarks, but got {topology!r}")
+
+    def _check_of_faces(self, count: int, visibility, dataset_ids, mirrored, dataset):
+        shapes = {"visibility": (count, self.config.num_landmarks), "dataset_ids": (count,), "mirrored": (count,)}
+        values = {"visibility": visibility, "dataset_ids": dataset_ids, "mirrored": mirrored}
+        for name, value in values.items():
+            if value is not None and tuple(value.shape) != shapes[name]:
+                raise ValueError(f"{name} must be of shape {shapes[name]}, but got {tuple(value.shape)}")
+        if dataset_ids is not None and dataset_ids.dtype != torch.long:
+            raise ValueError(f"dataset_ids must be of dtype int64, but got {dataset_ids.dtype}")
+        if mirrored is not None and mirrored.dtype != torch.bool:
+            raise ValueError(f"mirrored must be of dtype bool, but got {mirrored.dtype}")
+        if dataset is not None and dataset_ids is not None:
+            raise ValueError(f"dataset must be None where dataset_ids are given, but got {dataset!r}")
+        if not self.config.datasets and (dataset is not None or dataset_ids is not None):
+            name, found = ("dataset_ids", "a tensor") if dataset is None else ("dataset", repr(dataset))
+            raise ValueError(f"{name} must be None for a network without offsets, but got {found}")
 
     @torch.no_grad()
     def set_mean_face(self, mean_face: torch.Tensor):

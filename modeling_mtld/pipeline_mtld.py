@@ -13,7 +13,15 @@ from transformers import Pipeline
 
 from .configuration_mtld import Topology, find_topology, flip_order
 from .flip_mtld import predict_with_flip
-from .geometry_mtld import box_overlap, crop_matrix, fit_similarity, fractions_to_pixels, landmark_box, warp_image
+from .geometry_mtld import (
+    box_overlap,
+    crop_matrix,
+    fit_similarity,
+    fractions_to_pixels,
+    landmark_box,
+    seen_landmarks,
+    warp_image,
+)
 from .image_processing_mtld import MAX_CROP_SIZE, URL_TIMEOUT, boxes_by_photo, check_photo_boxes, load_rgb
 
 WHOLE = "whole"
@@ -59,7 +67,7 @@ class FacialLandmarkDetectionPipeline(Pipeline):
                 them, for a list or data set of photos a list of such lists, each possibly empty.
             kwargs: any of these, which `pipeline(…)` takes too, for all calls:
                 `flip` (False): average with the mirror image of each face, which takes twice as long;
-                `topology` (the first of the model's configuration): which landmarks, where the model has several sets;
+                `topology` (the configuration's `default_topology`): which landmarks, where the model has several sets;
                 `dataset` (None): one of the configuration's `datasets`, whose annotators' habits the landmarks follow;
                 `min_score` (0.55): of a face that was looked for, below which it is dropped; without a scale head
                 all scores are 1;
@@ -130,11 +138,7 @@ class FacialLandmarkDetectionPipeline(Pipeline):
 
     def _topology(self, name: str | None) -> Topology:
         """The one of this name, by default the first of the model's."""
-        return find_topology(self.model.config, name or self._default_topology)
-
-    @property
-    def _default_topology(self) -> str | None:
-        return next(iter(self.model.config.topologies or {}), None)
+        return find_topology(self.model.config, self.model.config.default_topology if name is None else name)
 
     def preprocess(self, image, boxes=None, timeout=URL_TIMEOUT):
         item = image if isinstance(image, Mapping) else {"image": image}
@@ -166,14 +170,16 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         photos, boxes, detected = (
             v if batched else [v] for v in map(model_inputs.get, ("photo", "boxes", "detected"))
         )
-        options = {"flip": flip, "topology": topology or self._default_topology, "dataset": dataset}
-        faces = self._find_landmarks(photos, self._crop_boxes(boxes, detected), face_batch_size, options)
+        topology = self.model.config.default_topology if topology is None else topology
+        options = {"flip": flip, "topology": topology, "dataset": dataset}
+        crops = self._crop_boxes(boxes, detected, topology)
+        faces = self._find_landmarks(photos, crops, face_batch_size, options)
         if any(detected):
             second_boxes = [
                 _boxes_for_second_crops(*found) if is_detected else []
                 for *found, is_detected in zip(photos, boxes, faces, detected)
             ]
-            second_boxes = self._crop_boxes(second_boxes, detected)
+            second_boxes = self._crop_boxes(second_boxes, detected, topology)
             second_faces = self._find_landmarks(photos, second_boxes, face_batch_size, options)
             faces = [
                 [face for face in again if _score(face) >= min_score] if is_detected else found
@@ -181,10 +187,15 @@ class FacialLandmarkDetectionPipeline(Pipeline):
             ]
         return {"faces": faces if batched else faces[0]}
 
-    def _crop_boxes(self, boxes, detected) -> list[list]:
+    def _crop_boxes(self, boxes, detected, topology: str | None) -> list[list]:
         """For each photo the boxes as the model knows them: given ones are, those of a detector are landmark boxes."""
         around = self.image_processor.box_around
-        return [[around(box) for box in own] if found else own for own, found in zip(boxes, detected)]
+        return [[around(box, topology) for box in own] if found else own for own, found in zip(boxes, detected)]
+
+    def box_around(self, landmark_box) -> np.ndarray:
+        """The box (4,) for `boxes` of a face whose landmarks have this tight box, in pixels of the photo."""
+        topology = self._forward_params.get("topology", self.model.config.default_topology)
+        return self.image_processor.box_around(landmark_box, topology)
 
     def _find_landmarks(self, photos, boxes, face_batch_size: int, options: dict) -> list[list[dict]]:
         """Faces of each photo, as the processor describes them; `options` are those of `_predict`."""
@@ -268,6 +279,8 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         points, mean_face = landmark_points(face), self._mean_face(face)
         if len(points) != len(mean_face):
             raise ValueError(f"face must have the model's {len(mean_face)} landmarks, but got {len(points)}")
+        seen = seen_landmarks([mark.get("visibility", 1) for mark in face["landmarks"]])
+        points, mean_face = points[seen], mean_face[seen]
         return warp_image(load_rgb(photo, "photo"), self._upright_matrix(points, mean_face, size), size)
 
     def _mean_face(self, face: dict) -> np.ndarray:
@@ -282,7 +295,7 @@ class FacialLandmarkDetectionPipeline(Pipeline):
     def _upright_matrix(self, points: np.ndarray, mean_face: np.ndarray, size: int) -> np.ndarray:
         """Matrix (2, 3) from the photo to the crop in which the landmarks (K, 2) are upright."""
         if np.ptp(mean_face, axis=0).max() < MIN_MEAN_FACE:
-            box = self.image_processor.box_around(landmark_box(points))
+            box = self.box_around(landmark_box(points))
             return crop_matrix(box, size, self.image_processor.box_enlargement)
         try:
             return fit_similarity(points, fractions_to_pixels(mean_face, size))
@@ -375,4 +388,6 @@ def _describe(face: dict, names: list[str] | None) -> dict:
 
 
 def _score(face: dict) -> float:
-    return face["scores"].mean().item()
+    """The mean of the landmarks' scores, without those that the head hides."""
+    seen = seen_landmarks(face.get("visibilities", np.ones(len(face["scores"]))))
+    return face["scores"][torch.from_numpy(seen)].mean().item()

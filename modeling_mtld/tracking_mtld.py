@@ -6,7 +6,7 @@ from numbers import Real
 
 import numpy as np
 
-from .geometry_mtld import box_overlap, landmark_box
+from .geometry_mtld import box_overlap, landmark_box, seen_landmarks
 
 # The filter's, chosen on training faces of 300W with the network's own landmarks, at 25 to 60 frames a second.
 MIN_CUTOFF = 0.1  # Hz
@@ -259,7 +259,7 @@ class LandmarkTracker:
         """Tracks that still have their face, with it. Of two on one face, the one has it that fits better."""
         height, width, _ = self._shape
         expected = [track.expected_box(width, height) for track in self._tracks]
-        crops = [self.pipeline.image_processor.box_around(box) for box in expected]
+        crops = [self.pipeline.box_around(box) for box in expected]
         faces = self.pipeline(frame, boxes=crops) if crops else []
         followed = [fit for fit in zip(self._tracks, faces, expected) if self._is_plausible(*fit[1:])]
         followed.sort(key=lambda fit: (fit[0].lost is not None, -_iou(_box(fit[1]), fit[2])))
@@ -326,7 +326,8 @@ class LandmarkTracker:
             return face
         points = np.array([[point["x"], point["y"]] for point in face["landmarks"]])
         points = track.filter(points, seconds, max(track.box[2:] - track.box[:2]))
-        face["box"] = dict(zip(BOX_KEYS, landmark_box(points).tolist()))
+        seen = seen_landmarks([mark.get("visibility", 1) for mark in face["landmarks"]])
+        face["box"] = dict(zip(BOX_KEYS, landmark_box(points[seen]).tolist()))
         face["landmarks"] = [{**old, "x": x, "y": y} for old, (x, y) in zip(face["landmarks"], points.tolist())]
         return face
 

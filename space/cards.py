@@ -14,7 +14,7 @@ def describe(find, checkpoint: Checkpoint) -> str:
     config, card = find.model.config, _read_card(checkpoint)
     parameters = sum(parameter.numel() for parameter in find.model.parameters()) / 1e6
     network = (
-        f"**{checkpoint.label}**: {config.num_landmarks} landmarks, backbone {config.backbone}, face crops of"
+        f"**{checkpoint.label}**: {len(_landmark_names(config))} landmarks, backbone {config.backbone}, face crops of"
         f" {config.image_size} x {config.image_size} pixels, {parameters:.1f} M parameters."
     )
     return "\n\n".join([network, _describe_results(_results(card)), _describe_licence(card)])
@@ -25,11 +25,18 @@ def summary(find, checkpoint: Checkpoint) -> dict:
     config = find.model.config
     return {
         "name": checkpoint.label,
-        "num_landmarks": config.num_landmarks,
-        "landmark_names": list(config.landmark_names or map(str, range(config.num_landmarks))),
+        "num_landmarks": len(_landmark_names(config)),
+        "landmark_names": _landmark_names(config),
         "image_size": config.image_size,
         "results": _results(_read_card(checkpoint)),
     }
+
+
+def _landmark_names(config) -> list[str]:
+    """Of what the pipeline finds."""
+    default = (config.topologies or {}).get(config.default_topology)
+    names = default["landmark_names"] if default else config.landmark_names
+    return list(names or map(str, range(config.num_landmarks)))
 
 
 def _read_card(checkpoint: Checkpoint) -> ModelCard | None:

@@ -25,6 +25,7 @@ FIELDS = {
     "decoder_intermediate_size": 16,
     "use_visibility_head": True,
     "topologies": TOPOLOGIES,
+    "default_topology": "nose",
     "datasets": ["first", "second"],
 }
 PIXELS = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -57,7 +58,16 @@ def test_a_topology_chooses_landmarks_in_its_order(model):
     [
         ({"topology": "ears"}, "topology must be one of eyes, nose, but got 'ears'"),
         ({"topology": "eyes", "labels": torch.rand(2, 3, 2)}, "topology must be None with labels"),
+        ({"topology": ["eyes"]}, r"topology must be one of eyes, nose, but got \['eyes'\]"),
         ({"dataset": "third"}, "dataset must be one of first, second, but got 'third'"),
+        ({"dataset_ids": torch.tensor([0])}, r"dataset_ids must be of shape \(2,\), but got \(1,\)"),
+        ({"dataset_ids": torch.zeros(2)}, "dataset_ids must be of dtype int64, but got torch.float32"),
+        (
+            {"dataset": "first", "dataset_ids": torch.tensor([0, 1])},
+            "dataset must be None where dataset_ids are given",
+        ),
+        ({"mirrored": torch.tensor([0, 1])}, "mirrored must be of dtype bool, but got torch.int64"),
+        ({"visibility": torch.zeros(2, 2)}, r"visibility must be of shape \(2, 3\), but got \(2, 2\)"),
     ],
 )
 def test_what_the_network_does_not_have(model, options, message):
@@ -66,15 +76,19 @@ def test_what_the_network_does_not_have(model, options, message):
 
 
 def test_a_network_without_sets_says_so():
-    model = MTLDForFacialLandmarkDetection(MTLDConfig(**FIELDS | {"topologies": None, "datasets": None}))
+    model = MTLDForFacialLandmarkDetection(
+        MTLDConfig(**FIELDS | {"topologies": None, "default_topology": None, "datasets": None})
+    )
     with pytest.raises(ValueError, match="topology must be None for a network with one topology, but got 'eyes'"):
         model(PIXELS, topology="eyes")
     with pytest.raises(ValueError, match="dataset must be None for a network without offsets, but got 'first'"):
         model(PIXELS, dataset="first")
+    with pytest.raises(ValueError, match="dataset_ids must be None for a network without offsets, but got a tensor"):
+        model(PIXELS, dataset_ids=torch.tensor([0, 0]))
 
 
 def changed(**values) -> dict:
-    return {"topologies": {"eyes": TOPOLOGIES["eyes"] | values}}
+    return {"topologies": TOPOLOGIES | {"eyes": TOPOLOGIES["eyes"] | values}}
 
 
 @pytest.mark.parametrize(
@@ -86,6 +100,8 @@ def changed(**values) -> dict:
         (changed(landmarks=[0, 0]), "landmarks of topology 'eyes' must hold each landmark once"),
         (changed(landmark_names=["one"]), "landmark_names of topology 'eyes' must hold 2 names"),
         (changed(flip_pairs=[[0, 2]]), "flip_pairs of topology 'eyes' must be pairs of indices below 2"),
+        ({"default_topology": "ears"}, "default_topology must be one of eyes, nose, but got 'ears'"),
+        ({"topologies": None}, "topologies must be None or map names to topologies, but got None"),
         ({"datasets": []}, "datasets must be None or a list of different names"),
         ({"datasets": ["first", "first"]}, "datasets must be None or a list of different names"),
     ],
@@ -151,6 +167,11 @@ def test_visibility_is_learned_where_it_is_known(model):
     assert losses[-1] < 0.2 * losses[0]
     shown = output.visibilities[0]
     assert shown[0] < 0.5 < shown[1] and ((output.visibilities >= 0) & (output.visibilities <= 1)).all()
+
+
+def test_what_something_else_hides_is_not_hidden_by_the_head():
+    logits, column = torch.randn(2, 3), torch.tensor([[2, 1, 0], [0, 0, 2]])
+    assert torch.equal(visibility_loss(logits, column), visibility_loss(logits, (column > 0).float()))
 
 
 def test_visibility_that_nobody_knows_costs_nothing(model):

@@ -107,9 +107,10 @@ def test_topologies_are_listed_with_their_names(tmp_path):
         "eyes": {"landmarks": [0, 1], "landmark_names": ["eye_0", "eye_1"], "flip_pairs": [], "normalizer": None},
         "nose": {"landmarks": [2], "landmark_names": ["nose"], "flip_pairs": [], "normalizer": "box"},
     }
-    write_model_card(tmp_path, MTLDConfig(num_landmarks=3, topologies=topologies))
+    write_model_card(tmp_path, MTLDConfig(num_landmarks=3, topologies=topologies, default_topology="eyes"))
     text = (tmp_path / "README.md").read_text()
-    assert "`topology=`" in text and "- `eyes`: eye (2)\n- `nose`: nose (1)\n" in text
+    assert "`topology=`" in text and "gives `eyes`" in text and "2 or 1 facial landmarks" in text
+    assert "- `eyes`: eye (2)\n- `nose`: nose (1)\n" in text
 
 
 def test_training_that_does_not_know_its_commit_says_so(tmp_path):

@@ -202,12 +202,14 @@ def test_columns_of_box_and_occluded(tmp_path):
 def test_visibility_and_groups(tmp_path):
     path = write_yaml(tmp_path / "dolls", visibility=True, groups=["left", "yaw_60-90"])
     one = {"file_name": "a.png", "landmarks": POINTS, "visibility": [1, 0, 2, 1, 1], "group": "left"}
-    other = {"file_name": "b.png", "landmarks": POINTS, "visibility": {"nose_tip": 0}, "group": None}
-    for name in ("a.png", "b.png"):
+    other = {"file_name": "b.png", "landmarks": POINTS, "visibility": {"nose_tip": 0, "mouth_0": None}, "group": None}
+    unknown = {"file_name": "c.png", "landmarks": POINTS}
+    for name in ("a.png", "b.png", "c.png"):
         write_photo(tmp_path / "dolls" / name)
-    write_rows(tmp_path / "dolls", one, other)
+    write_rows(tmp_path / "dolls", one, other, unknown)
     faces = load_faces(path, None, "train")
-    assert faces["visibility"][:] == [[1, 0, 2, 1, 1], [1, 1, 0, 1, 1]] and faces["group"][:] == ["left", None]
+    assert faces["visibility"][:] == [[1, 0, 2, 1, 1], [1, 1, 0, -1, 1], [-1] * 5]
+    assert faces["group"][:] == ["left", None, None]
     assert list(read_benchmark(path).subsets) == ["left", "yaw_60-90"]
 
 
@@ -215,9 +217,10 @@ def test_visibility_and_groups(tmp_path):
     ("row", "message"),
     [
         ({"visibility": [1, 1]}, "visibility must be a list of 5 times"),
-        ({"visibility": [1, 3, 1, 1, 1]}, "visibility must be 0, 1 or 2 for each landmark, but got 3"),
-        ({"visibility": [True] * 5}, "visibility must be 0, 1 or 2 for each landmark, but got True"),
-        ({"visibility": [1] * 5, "group": "right"}, "group must be one of left or null, but got 'right'"),
+        ({"visibility": [1, 3, 1, 1, 1]}, "visibility must be 0, 1, 2 or null for each landmark, but got 3"),
+        ({"visibility": [True] * 5}, "visibility must be 0, 1, 2 or null for each landmark, but got True"),
+        ({"group": "right"}, "group must be one of left or null, but got 'right'"),
+        ({"group": ["left"]}, r"group must be one of left or null, but got \['left'\]"),
     ],
 )
 def test_malformed_visibility_and_groups(tmp_path, row, message):

@@ -195,8 +195,7 @@ class Network(torch.nn.Module):
         self.weight, self.batches = torch.nn.Parameter(torch.zeros(1)), []
         self.config = MTLDConfig(num_landmarks=len(ANNOTATIONS))
 
-    def forward(self, pixel_values, topology):
-        assert topology is None
+    def forward(self, pixel_values):
         assert not self.training and not torch.is_grad_enabled()
         self.batches.append(pixel_values)
         landmarks = torch.tensor(ANNOTATIONS).float() + torch.tensor([0.0, 0.1])

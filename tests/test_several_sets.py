@@ -17,6 +17,7 @@ import train_accelerate
 from dataset_scripts import BENCHMARKS
 from dataset_scripts.own_data import read_benchmark
 from modeling_mtld.model_card_mtld import read_stages
+from training_mtld import models
 from training_mtld.mixture import FaceMixture, Member, StreamMixture
 from training_mtld.options import parse_args
 from training_mtld.topologies import join_landmarks
@@ -24,6 +25,7 @@ from training_mtld.topologies import join_landmarks
 EYES = ["right_eye", "left_eye", "nose_tip"]
 MOUTHS = ["chin", "mouth_0", "mouth_1"]
 LARGEST = 6
+FROM = {"backbone": None, "random_backbone": None, "config": None}  # what a checkpoint has
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +113,7 @@ def test_sets_with_other_points_share_the_parts_that_are_the_same():
 def test_a_name_with_another_flip_partner_is_refused(tmp_path, eyes, capsys):
     other = write_set(tmp_path / "other", EYES, [])
     line = failure(capsys, arguments((eyes, other), tmp_path / "out"))
-    assert "right_eye of other has another partner in a mirrored face" in line
+    assert "right_eye of other changes places with right_eye in a mirrored face, and in a set before" in line
     assert not (tmp_path / "out").exists()
 
 
@@ -167,11 +169,13 @@ def test_a_face_has_only_the_landmarks_of_its_set():
 
 
 def test_streams_show_each_face_once_in_turns():
-    members = [Member(Crops(list(range(90))), size=90), Member(Crops(list(range(100, 130))), size=30)]
-    mixture = StreamMixture(members, 2, False, seed=0)
+    members = [Member(Crops(list(range(90)))), Member(Crops(list(range(100, 130))))]
+    mixture = StreamMixture(members, 2, False, 0, sizes=[90, 30])
     faces = [face for face, _ in shown(mixture)]
     assert sorted(faces) == [*range(90), *range(100, 130)]
     assert sum(face >= 100 for face in faces[:60]) in range(8, 23)  # 15 expected
+    evenly = [face for face, _ in shown(StreamMixture(members, 2, False, 0))]
+    assert sorted(evenly) == sorted(faces) and sum(face >= 100 for face in evenly[:40]) in range(11, 30)
     assert faces != [face for face, _ in shown(mixture, epoch=1)] and faces == [face for face, _ in shown(mixture)]
 
 
@@ -224,6 +228,68 @@ def test_one_network_answers_in_the_landmarks_of_each_set(eyes, mouths, tmp_path
     assert scores_in(tmp_path / "again") == scores_in(out / "evaluation" / "mouths")
 
 
+def test_offsets_stay_with_their_set(eyes, mouths, tmp_path, capsys):
+    """Whatever the order of the sets in a later training, and for some of them."""
+    options = {"dataset_offsets": (), "epochs": 1, "picture_every": 0}
+    assert train_accelerate.run(arguments((eyes, mouths), tmp_path / "first", **options)) == 0
+    options |= FROM | {"model_name_or_path": tmp_path / "first"}
+    model, _ = models.build_model(parse_args(arguments((mouths, eyes), tmp_path / "next", **options)))
+    first = AutoModel.from_pretrained(tmp_path / "first", trust_remote_code=True).dataset_offsets.offsets
+    assert model.config.datasets == ["mouths", "eyes"] and first.any()
+    assert torch.equal(model.dataset_offsets.offsets, first[:, [1, 0]])
+    words = arguments((eyes,), tmp_path / "next", **options)
+    model, _ = models.build_model(parse_args(words))
+    assert model.config.datasets == ["eyes"] and torch.equal(model.dataset_offsets.offsets, first[:, :1])
+    assert "--dataset_offsets is for trainings" in failure(capsys, [*words, "--eval_only"])
+
+
+def test_landmarks_of_a_network_with_several_sets_keep_their_weights(eyes, mouths, tmp_path):
+    """A later training has another set beside one of the former, with the same landmarks in another order."""
+    assert train_accelerate.run(arguments((eyes, mouths), tmp_path / "first", epochs=1)) == 0
+    turned = write_set(tmp_path / "turned", MOUTHS[::-1], [MOUTHS[1:]], seed=2)
+    ears = write_set(tmp_path / "ears", ["right_ear", "left_ear", "neck"], [], seed=3)
+    words = arguments((ears, turned), tmp_path / "next", **FROM | {"model_name_or_path": tmp_path / "first"})
+    model, new_landmarks = models.build_model(parse_args(words))
+    first = AutoModel.from_pretrained(tmp_path / "first", trust_remote_code=True)
+    assert new_landmarks and list(model.config.topologies) == ["ears", "turned"]
+    places = {name: first.config.topologies["mouths"]["landmarks"][place] for place, name in enumerate(MOUTHS)}
+    for place, name in zip(model.config.topologies["turned"]["landmarks"], MOUTHS[::-1], strict=True):
+        assert torch.equal(model.decoder.queries[place], first.decoder.queries[places[name]])
+    assert not torch.equal(model.decoder.queries[0], first.decoder.queries[0])
+
+
+def test_a_network_without_names_is_not_taken_for_two_sets(eyes, mouths, tmp_path):
+    assert train_accelerate.run(arguments((eyes,), tmp_path / "first", epochs=1)) == 0
+    config = json.loads((tmp_path / "first" / "config.json").read_text())
+    (tmp_path / "first" / "config.json").write_text(json.dumps(config | {"landmark_names": None}))
+    words = arguments((eyes, mouths), tmp_path / "next", **FROM | {"model_name_or_path": tmp_path / "first"})
+    model, new_landmarks = models.build_model(parse_args(words))
+    assert new_landmarks and model.config.num_landmarks == 6
+
+
+def test_each_topology_has_its_own_boxes(eyes, tmp_path):
+    boxed = write_set(tmp_path / "boxed", MOUTHS, [MOUTHS[1:]], seed=1)
+    for file in (tmp_path / "boxed").glob("*/metadata.jsonl"):
+        rows = [json.loads(line) | {"box": [2, 2, 62, 46]} for line in file.read_text().splitlines()]
+        file.write_text("\n".join(map(json.dumps, rows)))
+    boxed.write_text(boxed.read_text() + "crop: box\n")
+    assert train_accelerate.run(arguments((eyes, boxed), tmp_path / "out", epochs=1)) == 0
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    assert processor.topologies["eyes"]["box_margins"] == list(processor.box_margins) == [0.0] * 4
+    assert min(processor.topologies["boxed"]["box_margins"]) > 0
+    find = pipeline("facial-landmark-detection", model=str(tmp_path / "out"), trust_remote_code=True)
+    assert find.box_around([10, 10, 50, 50]).tolist() == [10, 10, 50, 50]
+    find = pipeline("facial-landmark-detection", model=str(tmp_path / "out"), trust_remote_code=True, topology="boxed")
+    assert (find.box_around([10, 10, 50, 50])[:2] < 10).all()
+
+
+def test_a_set_that_can_only_be_trained_on_is_not_scored(eyes, mouths, tmp_path, caplog):
+    shutil.rmtree(tmp_path / "mouths" / "test")
+    assert train_accelerate.run(arguments((eyes, mouths), tmp_path / "out", epochs=1)) == 0
+    assert "mouths is not scored: --validation_list must tell what to score" in caplog.text
+    assert {path.name for path in (tmp_path / "out" / "evaluation").iterdir()} == {"eyes"}
+
+
 def test_sets_with_the_same_landmarks_are_one_topology(eyes, tmp_path):
     more = write_set(tmp_path / "more", EYES, [EYES[:2]], count=5, seed=3)
     (tmp_path / "list.txt").write_text("train/0.png\ntrain/1.png\n")
@@ -238,7 +304,7 @@ def test_sets_with_the_same_landmarks_are_one_topology(eyes, tmp_path):
 
 def test_training_goes_on_from_a_checkpoint_with_both(eyes, mouths, tmp_path):
     assert train_accelerate.run(arguments((eyes, mouths), tmp_path / "first", epochs=1)) == 0
-    given = {"model_name_or_path": tmp_path / "first", "backbone": None, "random_backbone": None, "config": None}
+    given = FROM | {"model_name_or_path": tmp_path / "first"}
     assert train_accelerate.run(arguments((mouths,), tmp_path / "next", epochs=1, **given)) == 0
     model = AutoModel.from_pretrained(tmp_path / "next", trust_remote_code=True)
     assert list(model.config.topologies) == ["eyes", "mouths"]

@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import logging
 import multiprocessing
 import signal
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +13,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from dataset_scripts import load_faces, select_images
-from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream, landmark_sums, mean_of_sums
+from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream, box_margins, landmark_sums, mean_of_sums
 from dataset_scripts.loading import open_faces, split_names
 from modeling_mtld.configuration_mtld import find_topology
 
@@ -20,6 +21,8 @@ from .evaluation.scores import face_normalizers, scored_names
 from .mixture import FaceMixture, Member, StreamMixture
 from .options import SHUFFLE_BUFFER
 from .topologies import topology_of
+
+logger = logging.getLogger("train")
 
 Crops = FaceCrops | FaceStream
 Mixture = FaceMixture | StreamMixture
@@ -33,15 +36,16 @@ def load_training(args, processor, config) -> Mixture:
         ValueError: if a set has none, or as `load_faces` and `select_images`.
     """
     members = [_member(part, processor, config) for part in args.datasets]
-    mixture = StreamMixture if args.streaming else FaceMixture
-    return mixture(members, config.num_landmarks, config.use_visibility_head, args.seed)
+    options = config.num_landmarks, config.use_visibility_head, args.seed
+    if not args.streaming:
+        return FaceMixture(members, *options)
+    sizes = [part.benchmark.splits.get(part.train_split) for part in args.datasets]
+    return StreamMixture(members, *options, sizes if all(sizes) else None)
 
 
 def _member(part, processor, config) -> Member:
     faces = _load(part, part.train_split, "training", keep=False)
-    size = 1
     if part.streaming:
-        size = faces.info.splits[part.train_split].num_examples if part.train_split in (faces.info.splits or {}) else 1
         faces = faces.shuffle(seed=part.seed, buffer_size=SHUFFLE_BUFFER)
     augmentation, flip_epochs = Augmentation(**dict(part.augmentation)), part.epochs - part.no_flip_epochs
     crops = FaceStream if part.streaming else FaceCrops
@@ -53,8 +57,20 @@ def _member(part, processor, config) -> Member:
         find_topology(config, topology_of(config, part.benchmark)).landmarks,
         dataset_id,
         part.weight,
-        size,
     )
+
+
+def set_margins(processor, args, mixture: Mixture, config):
+    """Tells `processor` how the boxes of each set lie around the landmarks. Of sets with the same landmarks, the first
+    tells; topologies that none of the sets has keep what they have."""
+    topologies = dict(processor.topologies or {})
+    for part, member in reversed(list(zip(args.datasets, mixture.members, strict=True))):
+        processor.box_margins = box_margins(member.crops.faces, part.benchmark)
+        name = topology_of(config, part.benchmark)
+        if name is not None:
+            indices = find_topology(config, name).landmarks
+            topologies[name] = {"landmarks": indices, "box_margins": processor.box_margins}
+    processor.topologies = {name: topologies[name] for name in config.topologies} if config.topologies else None
 
 
 def joint_mean_face(args, mixture: Mixture, names: Sequence[str]) -> torch.Tensor:
@@ -72,6 +88,28 @@ def joint_mean_face(args, mixture: Mixture, names: Sequence[str]) -> torch.Tenso
         for whole, own in zip((total, count), landmark_sums(member.crops.faces, part.benchmark)):
             whole[places] += own
     return mean_of_sums(total, count, names)
+
+
+def scored_sets(args) -> list:
+    """Those of `args.datasets` that are scored. Of several, one without a validation list and without a test or
+    validation split is not.
+
+    Raises:
+        ValueError: if none is.
+    """
+    candidates = [part for part in args.datasets if part.is_scored]
+    scored = []
+    for part in candidates:
+        try:
+            split_parts(part)
+            scored.append(part)
+        except ValueError as error:
+            if len(candidates) == 1:
+                raise
+            logger.warning("%s is not scored: %s", part.benchmark.title, error)
+    if not scored:
+        raise ValueError("--validation_list must name photos to score, as no --dataset has a test or validation split")
+    return scored
 
 
 def load_scored(part, processor) -> dict[str, Crops]:
@@ -119,9 +157,9 @@ def default_splits(args) -> list[str]:
         return list(dict.fromkeys([test, *itertools.chain(*together)]))
     if "validation" in names:
         return ["validation"]
+    options = "--eval_splits or --validation_list" if args.is_alone else "--validation_list"
     raise ValueError(
-        f"--eval_splits or --validation_list must tell what to score: {args.data_dir} has {', '.join(names)}, but no "
-        f"{test} and no validation"
+        f"{options} must tell what to score: {args.data_dir} has {', '.join(names)}, but no {test} and no validation"
     )
 
 

@@ -1,5 +1,6 @@
 """The faces of several data sets as inputs of one network."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,14 +21,12 @@ class Member:
         landmarks: places of its landmarks among those of the network; None where they are all of it.
         dataset_id: place in `MTLDConfig.datasets`, -1 where it is not among them; None for a network without offsets.
         weight: how often an epoch shows each face.
-        size: number of faces, of a stream 1 where it is not known.
     """
 
     crops: FaceCrops | FaceStream
     landmarks: Sequence[int] | None = None
     dataset_id: int | None = None
     weight: float = 1.0
-    size: int = 1
 
 
 def place(item: Item, member: Member, num_landmarks: int, with_visibility: bool) -> Item:
@@ -77,20 +76,33 @@ class FaceMixture(torch.utils.data.Dataset):
         member, place_in_set = self.members[number], index - (self.ends[number - 1] if number else 0)
         repeat, face = divmod(int(place_in_set), len(member.crops))
         if repeat >= int(member.weight):  # the part of the set that is shown once more
-            face = int(self._order(number)[face])
+            face = int(_order(len(member.crops), self.seed, int(member.crops.epoch), number)[face])
         return place(member.crops.repeated(face, repeat), member, *self.options)
 
-    def _order(self, number: int) -> np.ndarray:
-        crops = self.members[number].crops
-        return np.random.default_rng((self.seed, int(crops.epoch), number)).permutation(len(crops))
+
+@functools.lru_cache(maxsize=16)
+def _order(count: int, *key: int) -> np.ndarray:
+    return np.random.default_rng(key).permutation(count)
 
 
 class StreamMixture(torch.utils.data.IterableDataset):
-    """The faces of several streams, each once an epoch, in turns that are drawn by their sizes. Arguments as
-    `FaceMixture`."""
+    """The faces of several streams, each once an epoch, in turns that are drawn.
 
-    def __init__(self, members: Sequence[Member], num_landmarks: int, with_visibility: bool, seed: int):
-        self.members, self.seed = members, seed
+    Args:
+        members, num_landmarks, with_visibility, seed: as of `FaceMixture`.
+        sizes: numbers of faces that the turns are drawn by; None: all streams alike. They must not depend on what has
+            been prepared on this machine, so that a training that goes on draws the same.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        num_landmarks: int,
+        with_visibility: bool,
+        seed: int,
+        sizes: Sequence[int] | None = None,
+    ):
+        self.members, self.seed, self.sizes = members, seed, sizes or [1] * len(members)
         self.options = num_landmarks, with_visibility
 
     def set_epoch(self, epoch: int):
@@ -99,11 +111,11 @@ class StreamMixture(torch.utils.data.IterableDataset):
 
     def __iter__(self) -> Iterator[Item]:
         rng = np.random.default_rng((self.seed, int(self.members[0].crops.epoch)))
-        streams = [(member, iter(member.crops)) for member in self.members]
+        streams = [(member, iter(member.crops), size) for member, size in zip(self.members, self.sizes, strict=True)]
         while streams:
-            sizes = np.array([member.size for member, _ in streams], dtype=np.float64)
+            sizes = np.array([size for *_, size in streams], dtype=np.float64)
             number = int(rng.choice(len(streams), p=sizes / sizes.sum()))
-            member, stream = streams[number]
+            member, stream, _ = streams[number]
             item = next(stream, None)
             if item is None:
                 del streams[number]

@@ -26,6 +26,7 @@ OPTION_OF_FIELD = {  # fields of MTLDConfig that have an option of their own or 
     "landmark_names": "--dataset",
     "flip_pairs": "--dataset",
     "topologies": "--dataset",
+    "default_topology": "--dataset",
     "datasets": "--dataset_offsets",
 }
 NOT_SCORED = "none"  # in place of a --validation_list
@@ -42,9 +43,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_args(argv=None, description: str | None = None) -> argparse.Namespace:
-    """The options, the `command` as typed, and `datasets`: for each of --dataset the same options, but what may be
-    given for each (`dataset`, `data_dir`, `validation_list`, `weight`) is its own, with its `benchmark`, and
-    whether it `is_scored` and `is_alone`.
+    """The options, the `command` as typed, and `datasets`, a namespace for each of --dataset.
+
+    Such a namespace has all options. What may be given for each set is its own: `dataset`, `data_dir`,
+    `validation_list`, `weight`. It also has the set's `benchmark`, and whether it `is_scored` and `is_alone`.
 
     Raises:
         ValueError: on wrong ones.
@@ -378,7 +380,7 @@ def check_args(args: argparse.Namespace):
     Augmentation(**dict(args.augmentation))  # checks the values
     for part in args.datasets:
         kinds = part.benchmark.normalizer_kinds
-        if args.normalizer and args.normalizer not in kinds:
+        if part.is_scored and args.normalizer and args.normalizer not in kinds:
             raise ValueError(f"--normalizer must be one of {', '.join(kinds)}, but got {args.normalizer}")
     usable = {tracker.value for tracker in get_available_trackers()}
     for name in args.report_to:
@@ -403,6 +405,9 @@ def check_numbers(args: argparse.Namespace):
 def check_combinations(args: argparse.Namespace):
     if args.eval_only and not args.model_name_or_path:
         raise ValueError("--eval_only needs --model_name_or_path")
+    for name in ("dataset_weights", "dataset_offsets"):
+        if getattr(args, name) and args.eval_only:
+            raise ValueError(f"--{name} is for trainings, and needs no --eval_only")
     if args.dataset_weights and args.streaming:
         raise ValueError("--dataset_weights needs no --streaming, which shows each face once an epoch")
     if args.eval_splits and len(args.dataset) > 1:

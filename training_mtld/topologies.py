@@ -13,8 +13,8 @@ class JointLandmarks:
     """All landmarks of a network, and the topologies that are made of them.
 
     Attributes:
-        names: of the network's landmarks. Those of the first set are plain; one of another set whose name is taken has
-            the set's name before it.
+        names: of the network's landmarks. Those of the first set are plain, those that another set adds have its name
+            before theirs.
         partners: for each landmark the one that takes its place in a mirrored face; itself where it has none.
         topologies: by the name of the first set that has them.
     """
@@ -36,6 +36,7 @@ class JointLandmarks:
             "landmark_names": self.names,
             "flip_pairs": self.flip_pairs if others else first.flip_pairs,
             "topologies": {name: asdict(one) for name, one in self.topologies.items()} if others else None,
+            "default_topology": next(iter(self.topologies)) if others else None,
         }
 
 
@@ -63,13 +64,14 @@ def _add(joint: JointLandmarks, benchmark: Benchmark):
     landmarks = [places[index] for index in range(len(names))]
     partners = [places[other] for other in flip_order(pairs, len(names))]
     for index in known:
-        if joint.partners[places[index]] != partners[index]:
+        former = joint.partners[places[index]]
+        if former != partners[index]:
+            there, here = joint.names[former], names[landmarks.index(partners[index])]
             raise ValueError(
                 f"--dataset must be sets in which a landmark means the same, but {names[index]} of {benchmark.name} "
-                "has another partner in a mirrored face than in a set before it"
+                f"changes places with {here} in a mirrored face, and in a set before it with {there}"
             )
-    taken = set(joint.names)
-    joint.names += [f"{benchmark.name}:{names[index]}" if names[index] in taken else names[index] for index in new]
+    joint.names += [f"{benchmark.name}:{names[index]}" if joint.topologies else names[index] for index in new]
     joint.partners += [partners[index] for index in new]
     if all(topology.landmark_names != names for topology in joint.topologies.values()):
         joint.topologies[benchmark.name] = Topology(landmarks, names, pairs, benchmark.default_normalizer)
@@ -82,23 +84,45 @@ def topology_of(config, benchmark: Benchmark) -> str | None:
         ValueError: if the network does not predict them.
     """
     names = list(benchmark.landmark_names)
-    for name in config.topologies or ():
-        if find_topology(config, name).landmark_names == names:
+    for name in config.topologies or (None,):
+        found = find_topology(config, name).landmark_names
+        if found == names or (found is None and config.num_landmarks == len(names)):
             return name
-    unnamed = config.landmark_names is None and config.num_landmarks == len(names)
-    if unnamed or config.landmark_names == names:
-        return None
-    raise ValueError(f"the network must predict the {len(names)} landmarks of {benchmark.name}, but it does not")
+    raise ValueError(
+        f"--model_name_or_path must predict the {len(names)} landmarks of {benchmark.name}, but it predicts others"
+    )
 
 
-def has_landmarks(config, benchmarks: Iterable[Benchmark]) -> bool:
-    """Whether a network with this configuration predicts those of all `benchmarks`."""
+def has_landmarks(config, benchmarks: Sequence[Benchmark]) -> bool:
+    """Whether a network with this configuration predicts those of all `benchmarks`. One without names fits a single
+    set of landmarks."""
+    sets = {benchmark.landmark_names for benchmark in benchmarks}
     try:
         for benchmark in benchmarks:
             topology_of(config, benchmark)
     except ValueError:
         return False
-    return True
+    return len(sets) == 1 or config.topologies is not None
+
+
+def names_of_set(config, benchmark: Benchmark) -> dict[str, str]:
+    """The arguments `topology` and `dataset` with which a network predicts for this set, as far as it has them."""
+    names = {"topology": topology_of(config, benchmark)}
+    names["dataset"] = benchmark.name if benchmark.name in (config.datasets or ()) else None
+    return {key: name for key, name in names.items() if name is not None}
+
+
+def common_places(old_config, joint: JointLandmarks) -> dict[int, int]:
+    """Place in `joint` to place in a network with `old_config` of the landmarks that both have; see
+    `common_landmarks`."""
+    places = {}
+    for new in joint.topologies.values():
+        for name in old_config.topologies or (None,):
+            old = find_topology(old_config, name)
+            old_places = range(old_config.num_landmarks) if old.landmarks is None else old.landmarks
+            for index, former in common_landmarks(old.landmark_names or [], new.landmark_names).items():
+                places.setdefault(new.landmarks[index], old_places[former])
+    return places
 
 
 def common_landmarks(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:

@@ -8,9 +8,10 @@ import torch
 
 from dataset_scripts.benchmark import Benchmark
 from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.heads_mtld import MTLDDatasetOffsets
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 
-from .topologies import JointLandmarks, common_landmarks, has_landmarks, join_landmarks
+from .topologies import JointLandmarks, common_places, has_landmarks, join_landmarks
 
 logger = logging.getLogger("train")
 
@@ -22,8 +23,8 @@ def load_for_benchmarks(
 
     Where it predicts their landmarks, in number and, if it has them, in names, this is `from_pretrained`. Otherwise
     the configuration takes their landmarks, and every weight with a row for each landmark is drawn anew from torch's
-    random state, but for the rows of the parts that both have (see `common_landmarks`); all other weights are kept to
-    the bit.
+    random state, but for the rows of the parts that both have (see `common_places`); all other weights are kept to the
+    bit.
 
     Args:
         path: directory or Hub id.
@@ -59,7 +60,7 @@ def _with_landmarks_of(
     for name, value in joint.config_fields.items():
         setattr(config, name, value)
     model = MTLDForFacialLandmarkDetection(config)
-    common = common_landmarks(source.config.landmark_names or [], joint.names)
+    common = common_places(source.config, joint)
     of_landmarks, new, weights = _weights_of_landmarks(config), model.state_dict(), source.state_dict()
     counts = source.config.num_landmarks, config.num_landmarks
     for name in of_landmarks:
@@ -72,13 +73,23 @@ def _with_landmarks_of(
     return model.eval(), remade
 
 
+def give_offsets(model: MTLDForFacialLandmarkDetection, names: list[str]):
+    """Offsets for the data sets of these names. Those that the model has keep theirs, others start at zero."""
+    former = model.dataset_offsets if model.config.datasets else None
+    model.config.datasets = names
+    model.dataset_offsets = MTLDDatasetOffsets(model.config)
+    for place, name in enumerate(names):
+        if former is not None and name in former.names:
+            model.dataset_offsets.offsets.data[:, place] = former.offsets.data[:, former.names.index(name)]
+
+
 def _weights_of_landmarks(config: MTLDConfig) -> list[str]:
     """Names of the weights that have rows for each landmark: those whose shape follows K."""
     shapes = []
     for count in (config.num_landmarks, config.num_landmarks + 1):
         sized = copy.deepcopy(config)
         sized.num_landmarks = count
-        sized.landmark_names = sized.flip_pairs = sized.topologies = None
+        sized.landmark_names = sized.flip_pairs = sized.topologies = sized.default_topology = None
         with torch.device("meta"):  # no memory, and nothing is drawn
             weights = MTLDForFacialLandmarkDetection(sized).state_dict()
         shapes.append({name: weight.shape for name, weight in weights.items()})

@@ -11,7 +11,7 @@ from dataset_scripts.benchmark import Part
 from dataset_scripts.preview import GAP, INK, PAPER, draw_contour, draw_dot, save_picture, shortened, write_texts
 from modeling_mtld.geometry_mtld import crop_matrix, fractions_to_pixels, warp_image
 
-from ..topologies import topology_of
+from ..topologies import names_of_set
 from .scores import errors_of
 
 TILE = 384  # pixels; larger than what the network sees, so that lines do not hide the face
@@ -121,8 +121,8 @@ def compare_fixed_faces(model, crops: FaceCrops, count: int = 8) -> np.ndarray:
     indices = np.unique(np.linspace(0, len(crops) - 1, min(count, len(crops))).round().astype(int)).tolist()
     items = [crops[index] for index in indices]
     pixels = torch.stack([item["pixel_values"] for item in items])
-    topology = topology_of(model.config, crops.crop.benchmark)
-    landmarks = model.eval()(pixels.to(next(model.parameters()).device), topology=topology).landmarks
+    names = names_of_set(model.config, crops.crop.benchmark)
+    landmarks = model.eval()(pixels.to(next(model.parameters()).device), **names).landmarks
     faces = {key: torch.stack([item[key] for item in items]).double().numpy() for key in ("labels", "boxes")}
     faces["landmarks"] = landmarks.cpu().double().numpy()
     errors = errors_of(faces, crops.crop.benchmark)

@@ -202,9 +202,7 @@ def _score_name(faces: Faces, benchmark: Benchmark, main: str, name: str, seed: 
         result["layers"] = _layers(faces, normalizers[main])
     if "scores" in faces:
         result |= _confidences(faces, normalizers[main])
-    if "visibilities" in faces and len(np.unique(faces.get("visibility", ()))) > 1:
-        result["visibility_auc"] = roc_auc(faces["visibilities"].ravel(), faces["visibility"].ravel() > 0)
-    return result
+    return result | _visibility(faces)
 
 
 def _offset(faces: Faces, normalizers: np.ndarray) -> dict[str, float]:
@@ -303,6 +301,14 @@ def _resampled_percentiles(ordered: np.ndarray, counts: np.ndarray) -> np.ndarra
         )
         percentiles.append(below + (place % 1) * (above - below))
     return np.stack(percentiles, axis=1)
+
+
+def _visibility(faces: Faces) -> dict[str, float]:
+    if "visibilities" not in faces or "visibility" not in faces:
+        return {}
+    known = np.isfinite(faces["visibility"])
+    shown, predicted = faces["visibility"][known] > 0, faces["visibilities"][known]
+    return {"visibility_auc": roc_auc(predicted, shown)} if 0 < shown.sum() < len(shown) else {}
 
 
 def _confidences(faces: Faces, normalizers: np.ndarray) -> dict[str, float]:

@@ -20,7 +20,7 @@ from modeling_mtld.model_card_mtld import WEIGHTS
 
 from ..data import Crops, loader_options, names_to_score
 from ..facts import data_fingerprint, file_fingerprint, git_commit, library_versions, setting
-from ..topologies import topology_of
+from ..topologies import names_of_set
 from .box_noise import box_noise
 from .pictures import save_picture, worst_faces
 from .plots import plot_box_noise, plot_ced
@@ -58,10 +58,8 @@ def predict(
         `subsets` (N, S) bool.
     """
     config = accelerator.unwrap_model(model, keep_torch_compile=False).config
-    names = {"topology": topology_of(config, benchmark)}
-    if benchmark.name in (config.datasets or ()):
-        names["dataset"] = benchmark.name
-    flip_pairs = find_topology(config, names["topology"]).flip_pairs
+    names = names_of_set(config, benchmark)
+    flip_pairs = find_topology(config, names.get("topology")).flip_pairs
     batches = []
     model.eval()
     for batch in tqdm(loader, desc=f"score {name}", leave=False, disable=not accelerator.is_main_process):

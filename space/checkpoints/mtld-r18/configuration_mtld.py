@@ -58,7 +58,7 @@ def find_topology(config, name: str | None) -> Topology:
     if name is None:
         return Topology(None, config.landmark_names, config.flip_pairs)
     known = config.topologies or {}
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         has = f"one of {', '.join(known)}" if known else "None for a network with one topology"
         raise ValueError(f"topology must be {has}, but got {name!r}")
     return Topology(**known[name])
@@ -66,7 +66,7 @@ def find_topology(config, name: str | None) -> Topology:
 
 def check_topologies(config):
     """Raises a ValueError that names the topology of `config` that cannot be."""
-    if config.topologies is None:
+    if config.topologies is None and config.default_topology is None:
         return
     if not isinstance(config.topologies, dict) or not config.topologies:
         raise ValueError(f"topologies must be None or map names to topologies, but got {config.topologies!r}")
@@ -77,6 +77,10 @@ def check_topologies(config):
             raise ValueError(f"topologies must hold the fields of a Topology, but got {name!r}: {error}") from None
         check_indices(f"landmarks of topology {name!r}", topology.landmarks, config.num_landmarks)
         check_landmarks(topology, len(topology.landmarks), f" of topology {name!r}")
+    if config.default_topology not in config.topologies:
+        raise ValueError(
+            f"default_topology must be one of {', '.join(config.topologies)}, but got {config.default_topology!r}"
+        )
 
 
 def check_indices(name: str, indices, count: int):
@@ -149,6 +153,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
         flip_pairs (`list[list[int]]`, *optional*): pairs of landmarks that change places in a mirrored face.
         topologies (`dict`, *optional*): of a network that was trained with several sets of landmarks, each by its
             name: the fields of `Topology`. A forward pass predicts all K; `topology=` chooses some of them.
+        default_topology (`str`, *optional*): the one that pipelines give unless they are asked for another.
         datasets (`list[str]`, *optional*): names of training sets whose annotations have habits of their own: an
             offset for each landmark, which `dataset=` adds.
         hidden_size (`int`): width of the transformer; a multiple of 4 and of `num_attention_heads`.
@@ -214,6 +219,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
     landmark_names: list | None = None
     flip_pairs: list | None = None
     topologies: dict | None = None
+    default_topology: str | None = None
     datasets: list | None = None
     hidden_size: int = 96
     num_attention_heads: int = 4

@@ -79,8 +79,8 @@ class MTLDScaleHead(nn.Module):
 class MTLDDatasetOffsets(nn.Module):
     """An offset for each landmark and training set, for annotations that all lie a little to one side.
 
-    300W's lie to the right of what they mark. Flip augmentation hides that from the network, which so learns the
-    places between both sides; the offset of a mirrored face is the mirrored one. It starts at zero.
+    300W's lie to the right of what they mark. Flip augmentation hides that: the network learns the places in the
+    middle. So the offset of a mirrored face is mirrored too. Offsets start at zero.
     """
 
     def __init__(self, config):
@@ -94,7 +94,7 @@ class MTLDDatasetOffsets(nn.Module):
         """
         Args:
             dataset_ids: (batch,) long, places in `names`; -1 for another set, whose offset is zero.
-            mirrored: (batch,) bool, whether a face was mirrored; None for no face.
+            mirrored: (batch,) bool, whether a face is mirrored; None: none is.
 
         Returns:
             (batch, K, 2) float32, fractions of the crop.

@@ -25,6 +25,7 @@ from .geometry_mtld import (
     crop_matrix,
     fractions_to_pixels,
     invert_matrix,
+    seen_landmarks,
     transform_points,
     warp_image,
 )
@@ -240,7 +241,7 @@ class MTLDImageProcessorKwargs(TypedDict, total=False):
     image_std: list[float]
     box_enlargement: float
     box_margins: list[float]
-    topologies: dict[str, list[int]] | None
+    topologies: dict[str, dict] | None
 
 
 class MTLDImageProcessor(PushToHub, BaseImageProcessor):
@@ -257,7 +258,8 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
         box_enlargement: side of the crop over the longer side of a box.
         box_margins: what the boxes that the model was trained on are wider than the landmark box, left, top, right and
             below, as shares of its longer side; 0 where these are landmark boxes. See `box_around`.
-        topologies: of a network with several, by name the indices of their landmarks among all of the network.
+        topologies: of a network with several, by name `landmarks`, their indices among all of the network, and
+            `box_margins` as above.
 
     Raises:
         ValueError: if a setting is unknown or out of range.
@@ -345,11 +347,16 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
             }
         )
 
-    def box_around(self, landmark_box) -> np.ndarray:
-        """The box (4,) for `boxes` of a face whose landmarks have this tight box (x0, y0, x1, y1), in pixels."""
+    def box_around(self, landmark_box, topology: str | None = None) -> np.ndarray:
+        """The box (4,) for `boxes` of a face whose landmarks have this tight box (x0, y0, x1, y1), in pixels.
+
+        Args:
+            topology: one of `topologies`, whose `box_margins` are taken.
+        """
         box = np.asarray(landmark_box, dtype=np.float64)
         side = max(box[2] - box[0], box[3] - box[1])
-        return box + side * np.array(self.box_margins) * [-1, -1, 1, 1]
+        margins = self.box_margins if topology is None else self._topology(topology)["box_margins"]
+        return box + side * np.array(margins) * [-1, -1, 1, 1]
 
     @property
     def _side(self) -> int:
@@ -426,12 +433,16 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
         """The landmarks, of `count`, that a topology has."""
         if topology is None:
             return list(range(count))
-        known = self.topologies or {}
-        if topology not in known:
-            raise ValueError(f"topology must be one of {', '.join(known) or 'none'}, but got {topology!r}")
-        if max(known[topology]) >= count:
+        indices = self._topology(topology)["landmarks"]
+        if max(indices) >= count:
             raise ValueError(f"outputs must hold all landmarks of the network for {topology}, but got {count}")
-        return known[topology]
+        return indices
+
+    def _topology(self, name: str) -> Mapping:
+        known = self.topologies or {}
+        if not isinstance(name, str) or name not in known:
+            raise ValueError(f"topology must be one of {', '.join(known) or 'none'}, but got {name!r}")
+        return known[name]
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs) -> list[str]:
         """Writes preprocessor_config.json and the code that the Auto classes need, the network's too.
@@ -565,10 +576,14 @@ def _check_topologies(topologies):
     if topologies is None:
         return
     if not isinstance(topologies, Mapping):
-        raise ValueError(f"topologies must be None or map names to lists of indices, but got {topologies!r}")
-    for name, indices in topologies.items():
+        raise ValueError(f"topologies must be None or a mapping from names, but got {topologies!r}")
+    for name, values in topologies.items():
+        if not isinstance(values, Mapping) or set(values) != {"landmarks", "box_margins"}:
+            raise ValueError(f"topologies must have landmarks and box_margins, but got {values!r} for {name!r}")
+        indices = values["landmarks"]
         if not isinstance(indices, list) or not indices or not all(type(i) is int and i >= 0 for i in indices):
-            raise ValueError(f"topologies must be lists of indices, but got {indices!r} for {name!r}")
+            raise ValueError(f"topologies must have lists of indices as landmarks, but got {indices!r} for {name!r}")
+        _check_margins(values["box_margins"])
 
 
 def _check_shares(outputs, name: str, landmarks: np.ndarray) -> np.ndarray | None:
@@ -584,8 +599,8 @@ def _check_shares(outputs, name: str, landmarks: np.ndarray) -> np.ndarray | Non
 
 def _describe_face(points: np.ndarray, scores: np.ndarray, visibilities: np.ndarray | None) -> dict[str, torch.Tensor]:
     keypoints = torch.from_numpy(points).float()
-    seen = np.ones(len(points), dtype=bool) if visibilities is None else visibilities >= 0.5
-    framed = keypoints[torch.from_numpy(seen if seen.any() else ~seen)]
+    seen = seen_landmarks(np.ones(len(points)) if visibilities is None else visibilities)
+    framed = keypoints[torch.from_numpy(seen)]
     face = {
         "keypoints": keypoints,
         "scores": torch.from_numpy(scores).float(),
