@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from urllib.parse import urlparse
 
-CHECKPOINT = Path(__file__).resolve().parents[1] / "space" / "checkpoints" / "mtld-r18"
+HERE = Path(__file__).resolve().parent
+INSTALLED = HERE / "checkpoints" / "mtld_r18"  # where the wheel has it
+CHECKPOINT = INSTALLED if INSTALLED.is_dir() else HERE.parent / "space" / "checkpoints" / "mtld-r18"
 
 
 class Parser(argparse.ArgumentParser):

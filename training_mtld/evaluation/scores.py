@@ -19,7 +19,8 @@ from dataset_scripts.benchmark import Benchmark, Subset, subset_names
 
 from .confidence_metrics import confidence_ratio, likelihood_gain, roc_auc
 
-METRIC = Path(__file__).resolve().parents[2] / "space" / "nme"
+INSTALLED = Path(__file__).resolve().parent / "nme"  # where the wheel has the metric
+METRIC = INSTALLED if INSTALLED.is_dir() else Path(__file__).resolve().parents[2] / "space" / "nme"
 THRESHOLDS = (0.08, 0.1)  # papers quote 300W at both, WFLW and COFW at the second
 PERCENTILES = (50, 90, 95, 99)
 HELD_OUT = "validation"  # what the faces of a validation list are called
