@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig, TimmBackboneConfig
 from .auto_mtld import PushToHub, complete_checkpoint
 from .backbone_mtld import STRIDES, check_backbone_kwargs, current_name, pretrained_cfg, stage_indices, timm_kwargs
 
-LEAST = {  # of the fields that are whole numbers
+MINIMUM = {  # of the fields that are whole numbers
     "image_size": STRIDES[-1],
     "num_landmarks": 1,
     "hidden_size": 1,
@@ -296,7 +296,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
             raise ValueError(f"backbone must be that of backbone_config ({config.backbone}), but got {self.backbone}")
 
     def _check_numbers(self):
-        for name, least in LEAST.items():
+        for name, least in MINIMUM.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, but got {value!r}")

@@ -9,7 +9,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, ModelCard, create_br
 from huggingface_hub.errors import EntryNotFoundError
 
 from .auto_mtld import CODE_FILES
-from .model_card_mtld import CARD, PLACE, RECORD, is_generated
+from .model_card_mtld import CARD, CHECKPOINT_PLACEHOLDER, RECORD, is_generated
 
 CONFIGURATION_FILES = ("config.json", *CODE_FILES)
 PROCESSOR_FILES = ("preprocessor_config.json", *CODE_FILES)
@@ -87,7 +87,7 @@ def _card(path: Path | None, repo_id: str, tags: Iterable[str], token: str | boo
         card = None
     own = path is not None and (card is None or is_generated(card.content))
     if own:
-        card = ModelCard(path.read_text(encoding="utf-8").replace(PLACE, repo_id))
+        card = ModelCard(path.read_text(encoding="utf-8").replace(CHECKPOINT_PLACEHOLDER, repo_id))
     present = card.data.tags or [] if card is not None else []
     missing = [tag for tag in dict.fromkeys(tags) if tag not in present]
     if card is None or not (own or missing):

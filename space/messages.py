@@ -9,7 +9,7 @@ import gradio as gr
 
 logger = logging.getLogger(__name__)
 
-OURS = "Something went wrong on the server. Its log says what."
+SERVER_ERROR = "Something went wrong on the server. Its log says what."
 
 
 def as_message(function):
@@ -39,5 +39,5 @@ def _message(error: Exception) -> gr.Error:
         return error
     if not isinstance(error, ValueError):
         logger.error("While answering a visitor", exc_info=error)
-    text = " ".join(str(error).split()) if isinstance(error, ValueError) else OURS
+    text = " ".join(str(error).split()) if isinstance(error, ValueError) else SERVER_ERROR
     return gr.Error(html.escape(text, quote=False), duration=None, print_exception=False)  # Gradio shows it as HTML

@@ -29,7 +29,7 @@ TICKS = 90000  # in a second, of the time stamps written
 USUAL_RATE = Fraction(30)  # frames a second, where the file tells none
 RATE_LIMITS = (1, 240)
 BT709, UNKNOWN_COLORS = 1, 2  # numbers of ITU-T H.273
-NEARLY = 0.999  # of a video, until its file is whole
+MAX_UNFINISHED_SHARE = 0.999  # of a video, until its file is whole
 HD_HEIGHT = 720  # of frames that are BT.709 where the file does not tell
 HDR_TRANSFERS = (16, 18)  # PQ and HLG, numbers of ITU-T H.273
 HDR_NOTICE = "This video is HDR; its colours look pale here."
@@ -87,7 +87,7 @@ def annotate_video(
                 writer.start(frame.shape, sound.stream)
             writer.write(annotated, seconds, sound.packets_until(seconds, video.start))
             height, width = frame.shape[:2]
-            yield Done(min(video.share_done, NEARLY), writer.frames, seconds, width, height)
+            yield Done(min(video.share_done, MAX_UNFINISHED_SHARE), writer.frames, seconds, width, height)
         writer.finish()
     notice = " ".join(filter(None, (video.notice, sound.notice)))
     yield Done(1.0, writer.frames, seconds, width, height, notice)

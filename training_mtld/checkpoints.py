@@ -17,7 +17,7 @@ from modeling_mtld.model_card_mtld import RECORD, Stage, read_stages
 logger = logging.getLogger("train")
 OPTIONS = "options.json"
 # Options that may differ when a training goes on: where things are, and what is written about it.
-FREE = {
+MAY_DIFFER = {
     *("data_dir", "output_dir", "model_name_or_path", "backbone_checkpoint", "validation_list", "num_workers"),
     *("resume_from_checkpoint", "save_steps", "save_epochs", "save_minutes", "save_total_limit"),
     *("compile", "channels_last"),
@@ -146,7 +146,7 @@ def _remove_older(folder: Path, kept: int):
 
 def fixed_options(accelerator: Accelerator, args) -> dict:
     """The options that a training cannot change on its way, as JSON has them."""
-    options = {name: value for name, value in vars(args).items() if name not in FREE}
+    options = {name: value for name, value in vars(args).items() if name not in MAY_DIFFER}
     settings = {"processes": accelerator.num_processes, "precision": accelerator.mixed_precision}
     settings["dataset"] = [part.benchmark.name for part in args.datasets]  # not where their descriptions lie
     if args.streaming:  # which the workers share out

@@ -33,12 +33,12 @@ from ..options import (
 SCRIPT = Path(__file__).resolve().parents[2] / "train_accelerate.py"
 NAME = ("accelerate", "launch", "train_accelerate.py")
 FACES = "faces.csv"
-CALM_DOWN = 60.0  # seconds that an interrupted training has for its last checkpoint
-OURS = (  # options of train_accelerate.py that the tables set themselves
+TERMINATION_SECONDS = 60.0  # seconds that an interrupted training has for its last checkpoint
+SET_BY_TABLES = (  # options of train_accelerate.py that the tables set themselves
     *("dataset", "data_dir", "backbone", "validation_list", "eval_splits", "seed", "output_dir"),
     *("resume_from_checkpoint", "eval_only", "model_name_or_path", "flip", "box_noise", "push_to_hub"),
 )
-OUR_FIELDS = ("use_multiscale_transformer", "use_heatmap_loss", "use_structure_loss", "num_neighbors")
+FIELDS_SET_BY_TABLES = ("use_multiscale_transformer", "use_heatmap_loss", "use_structure_loss", "num_neighbors")
 WITHOUT_EFFECT = (  # on the trained weights; what is scored is looked up in the scores
     *("data_dir", "output_dir", "resume_from_checkpoint", "eval_splits", "eval_every", "num_workers"),
     *("save_steps", "save_epochs", "save_minutes", "save_total_limit", "report_to", "picture_every"),
@@ -168,11 +168,11 @@ def check_options(options: Sequence[str]):
     """Raises ValueError for options of train_accelerate.py that are wrong or that the tables set themselves."""
     given = parser_of_training().parse_args(list(options))
     defaults = parser_of_training().parse_args([])
-    for name in OURS:
+    for name in SET_BY_TABLES:
         if getattr(given, name) != getattr(defaults, name):
             raise ValueError(f"the options after -- must leave --{name} to the tables, but got {shlex.join(options)}")
     for name, value in given.config:
-        if name in OUR_FIELDS:
+        if name in FIELDS_SET_BY_TABLES:
             raise ValueError(f"the options after -- must leave {name} to the tables, but got {name}={value}")
 
 
@@ -294,7 +294,7 @@ def launch(arguments: Sequence[str], log: Path, watch: Callable[[str], None]):
 
 def _end(process: subprocess.Popen):
     """Ends the launcher and what it launched, which saves a checkpoint on SIGTERM."""
-    deadline = time.monotonic() + CALM_DOWN
+    deadline = time.monotonic() + TERMINATION_SECONDS
     try:
         os.killpg(process.pid, signal.SIGTERM)
         while time.monotonic() < deadline:

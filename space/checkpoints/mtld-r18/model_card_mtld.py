@@ -24,8 +24,12 @@ logger = logging.getLogger(__name__)
 RECORD = "training.json"
 CARD = "README.md"
 WEIGHTS = "model.safetensors"
-MARK = "<!-- Written anew by every save_pretrained of MTLD. Remove this line to keep what you change below it. -->"
-PLACE = "path/or/repository/of/this/folder"  # where the card's example loads from; on the Hub the repository's id
+GENERATED_MARK = (
+    "<!-- Written anew by every save_pretrained of MTLD. Remove this line to keep what you change below it. -->"
+)
+CHECKPOINT_PLACEHOLDER = (
+    "path/or/repository/of/this/folder"  # where the card's example loads from; on the Hub the repository's id
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +122,7 @@ def _stage(datasets: list[dict] | None = None, **fields) -> Stage:
 
 def is_generated(card: str) -> bool:
     """Whether a card is one of `write_model_card` that nobody has claimed."""
-    return MARK in card
+    return GENERATED_MARK in card
 
 
 def write_model_card(directory: str | os.PathLike, config, stages: Sequence[Stage] = (), card: str | None = None):
@@ -160,7 +164,7 @@ def inherited(config, weights: Mapping[str, torch.Tensor]) -> tuple[list[Stage],
     except ValueError as error:  # the weights of a long training are saved all the same
         logger.warning("%s", error)
         stages = []
-    card = Path(readme).read_text(encoding="utf-8", errors="replace") if readme else MARK
+    card = Path(readme).read_text(encoding="utf-8", errors="replace") if readme else GENERATED_MARK
     return stages, None if is_generated(card) else card
 
 
@@ -183,8 +187,8 @@ def model_card(config, stages: Sequence[Stage] = ()) -> str:
     """The text of README.md, with the results of the last stage in the Hub's `model-index` form."""
     return _CARD.format(
         metadata=_metadata(config, stages).to_yaml(),
-        mark=MARK,
-        place=PLACE,
+        mark=GENERATED_MARK,
+        place=CHECKPOINT_PLACEHOLDER,
         num_landmarks=_counts(config),
         backbone=config.backbone,
         size=config.image_size,

@@ -24,7 +24,7 @@ from .geometry_mtld import (
 )
 from .image_processing_mtld import MAX_CROP_SIZE, URL_TIMEOUT, boxes_by_photo, check_photo_boxes, load_rgb
 
-WHOLE = "whole"
+WHOLE_PHOTO = "whole"
 PLACE = "place_among_photos"  # key of an item, for error messages
 FACE_BATCH_SIZE = 64
 FOUND_OVERLAP = 0.25  # intersection over union with the detector's box, below which found landmarks are not trusted
@@ -115,8 +115,8 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         topology=None,
         dataset=None,
     ):
-        if boxes is not None and not (isinstance(boxes, str) and boxes == WHOLE):
-            raise ValueError(f"boxes must be {WHOLE!r}, or come with the photos as lists, but got {boxes!r}")
+        if boxes is not None and not (isinstance(boxes, str) and boxes == WHOLE_PHOTO):
+            raise ValueError(f"boxes must be {WHOLE_PHOTO!r}, or come with the photos as lists, but got {boxes!r}")
         if flip is not None and not isinstance(flip, bool):
             raise ValueError(f"flip must be True or False, but got {flip!r}")
         chosen = self._topology(topology)
@@ -152,7 +152,7 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         if own is None:
             return {"photo": photo, "boxes": _find_faces(photo), "detected": True}
         height, width = photo.shape[:2]
-        if isinstance(own, str) and own == WHOLE:
+        if isinstance(own, str) and own == WHOLE_PHOTO:
             own = [_box_of_whole(width, height, self.image_processor.box_enlargement)]
         return {"photo": photo, "boxes": check_photo_boxes(own, width, height, f"boxes{place}"), "detected": False}
 
