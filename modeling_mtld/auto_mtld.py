@@ -142,6 +142,11 @@ def code_revision() -> str | None:
     return folder if len(folder) == COMMIT_LENGTH else None
 
 
+def first_line(error: Exception) -> str:
+    """Of its message, or the name of its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def write_whole(path: Path, content: bytes):
     """Writes a file, whole or not at all."""
     temporary = path.with_name(f"{path.name}.tmp")

@@ -103,6 +103,7 @@ def load_pipeline(model: str, device: str | None):
     """
     from transformers.utils import logging as transformers_logging
 
+    from .auto_mtld import first_line
     from .configuration_mtld import MTLDConfig
     from .image_processing_mtld import MTLDImageProcessor
     from .modeling_mtld import MTLDForFacialLandmarkDetection
@@ -120,17 +121,13 @@ def load_pipeline(model: str, device: str | None):
         network = MTLDForFacialLandmarkDetection.from_pretrained(model, local_files_only=local)
         processor = MTLDImageProcessor.from_pretrained(model, local_files_only=local)
     except Exception as error:  # transformers, safetensors and the Hub's client each raise their own
-        raise ValueError(f"--model {model} cannot be loaded: {_first_line(error)}") from error
+        raise ValueError(f"--model {model} cannot be loaded: {first_line(error)}") from error
     try:
         return FacialLandmarkDetectionPipeline(model=network, image_processor=processor, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(
-            f"--device must be a device of this machine, but got {device}: {_first_line(error)}"
+            f"--device must be a device of this machine, but got {device}: {first_line(error)}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _write(directory: Path, name: str, photo, faces: list, options: dict) -> list[str]:

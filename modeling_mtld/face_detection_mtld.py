@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
 
+from .auto_mtld import first_line
 from .geometry_mtld import box_overlap
 
 logger = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ class _YuNet:
                 return
             reason = "its model is not in the cache and the Hub cannot be reached"
         except Exception as error:  # the Hub's client raises nearly anything, OpenCV its own on a broken file
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = f"{type(error).__name__}: {first_line(error)}"
         logger.info("Faces are looked for with Haar cascades instead of YuNet: %s", reason)
 
 

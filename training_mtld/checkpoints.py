@@ -12,6 +12,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from modeling_mtld.auto_mtld import first_line
 from modeling_mtld.model_card_mtld import RECORD, Stage, read_stages
 
 logger = logging.getLogger("train")
@@ -177,7 +178,7 @@ def resume(accelerator: Accelerator, args, folder: Path, stage: Stage) -> Stage:
     except Exception as error:  # safetensors, pickle and torch each raise their own
         raise ValueError(
             f"--resume_from_checkpoint must be whole and of a training with the same options, but got {found}: "
-            f"{str(error).strip().splitlines()[0]}"
+            f"{first_line(error)}"
         ) from error
     return _continued(former, stage)
 

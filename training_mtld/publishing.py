@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from huggingface_hub import create_repo
 
+from modeling_mtld.auto_mtld import first_line
 from modeling_mtld.hub_mtld import push_checkpoint
 from modeling_mtld.model_card_mtld import Stage, TrainingSet, write_model_card
 
@@ -104,7 +105,6 @@ def push(args):
 
 
 def _refused(args, error: Exception) -> ValueError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ValueError(
-        f"--push_to_hub must be a repository that can be written to, but got {args.push_to_hub}: {reason}"
+        f"--push_to_hub must be a repository that can be written to, but got {args.push_to_hub}: {first_line(error)}"
     )

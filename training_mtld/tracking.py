@@ -8,6 +8,8 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from modeling_mtld.auto_mtld import first_line
+
 from .evaluation.pictures import compare_fixed_faces
 from .evaluation.scores import CONFIDENCES
 from .evaluation.scoring import Scored, main_normalizer
@@ -18,7 +20,7 @@ def start(accelerator: Accelerator, args, batch: int, updates: int | None):
     try:
         accelerator.init_trackers("logs", config=_flat(args))
     except Exception as error:  # of a tracker that is not logged in, say
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ValueError(f"--report_to must be trackers that start, but got {args.report_to}: {reason}") from error
     if not accelerator.is_main_process:
         return

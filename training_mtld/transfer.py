@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from dataset_scripts.benchmark import Benchmark
+from modeling_mtld.auto_mtld import first_line
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.heads_mtld import MTLDDatasetOffsets
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
@@ -45,7 +46,7 @@ def load_for_benchmarks(
             raise ValueError(f"a model of type {settings.get('model_type')!r}")
         model = MTLDForFacialLandmarkDetection.from_pretrained(path, **fields)
     except Exception as error:  # transformers, safetensors and the Hub's client each raise their own
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise ValueError(f"--model_name_or_path must be an MTLD checkpoint, but got {path}: {reason}") from error
     if has_landmarks(model.config, benchmarks):
         return model, []

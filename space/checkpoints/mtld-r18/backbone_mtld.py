@@ -15,6 +15,8 @@ from timm.models import (
 )
 from transformers import TimmBackbone, TimmBackboneConfig
 
+from .auto_mtld import first_line
+
 STRIDES = (4, 8, 16, 32)  # of the feature maps s2 to s5; the paper has s3, s4 and s5 (Section 3.2)
 EXAMPLES = "resnet18, mobilenetv4_conv_small, convnext_tiny, swin_tiny_patch4_window7_224"
 RESERVED = {  # arguments of timm.create_model that are the model's to set, or that would load weights each time
@@ -176,7 +178,7 @@ def _cells(backbone: str, kwargs: str, indices: tuple[int, ...], image_size: int
 
 def reason(error: Exception) -> str:
     """One line."""
-    return f"{type(error).__name__}: {error}".strip().split("\n")[0]
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def read_pretrained(backbone: str, kwargs: dict, indices: list[int], file: str | None = None) -> dict:

@@ -18,7 +18,7 @@ from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ChannelDimension
 from transformers.utils import TensorType
 
-from .auto_mtld import AUTO_MAP, PushToHub, bring_code
+from .auto_mtld import AUTO_MAP, PushToHub, bring_code, first_line
 from .geometry_mtld import (
     BOX_ENLARGEMENT,
     check_box,
@@ -114,7 +114,7 @@ def _download(url: str, timeout: float) -> bytes:
 
 
 def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _pil_to_rgb(image: Image.Image, name: str, do_convert_rgb: bool) -> np.ndarray:
