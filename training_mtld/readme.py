@@ -44,8 +44,8 @@ from modeling_mtld.auto_mtld import write_whole
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.model_card_mtld import is_generated, model_card, read_stages
 
-from . import paper
 from .evaluation.report import read_report
+from .tables import paper
 from .tables.pages import NOTHING, grid, interval, page, percent
 
 ROOT = Path(__file__).resolve().parents[1]
