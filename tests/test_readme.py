@@ -7,7 +7,7 @@ from modeling_mtld.model_card_mtld import Stage, TrainingSet, read_stages, write
 from training_mtld import readme
 from training_mtld.evaluation.report import read_report
 from training_mtld.facts import file_fingerprint
-from training_mtld.readme import CHECKPOINTS, README, RESULTS, Results, card_of, figure, loose_figures, outdated, renew
+from training_mtld.readme import CHECKPOINTS, PAGES, RESULTS, Results, card_of, figure, loose_figures, outdated, renew
 
 
 def interval(value):
@@ -167,12 +167,12 @@ def test_pages_that_are_out_of_date_are_told_with_what_they_should_be(tmp_path, 
     write_model_card(checkpoint, config, [STAGE])
     card = (checkpoint / "README.md").read_text()
     page.write_text("<!--=net common nme-->3.42<!--=--> %")
-    assert outdated(page, results.folder, checkpoint.parent) == {}
+    assert outdated([page], results.folder, checkpoint.parent) == {}
 
     (checkpoint / "README.md").write_text(card.replace("300W", "another"))
     page.write_text("<!--=net common nme-->3.41<!--=--> %")
     renewed = {page: "<!--=net common nme-->3.42<!--=--> %", checkpoint / "README.md": card}
-    assert outdated(page, results.folder, checkpoint.parent) == renewed
+    assert outdated([page], results.folder, checkpoint.parent) == renewed
 
     (checkpoint / "README.md").write_text("somebody's own")
     assert card_of(checkpoint) is None
@@ -205,8 +205,9 @@ def test_pages_are_what_results_and_records_make_them():
     assert pages == [], "make style brings them up to date"
 
 
-def test_readme_has_no_score_by_hand():
-    assert list(loose_figures(README.read_text(encoding="utf-8"))) == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_pages_have_no_score_by_hand(page):
+    assert list(loose_figures(page.read_text(encoding="utf-8"))) == []
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINT_FOLDERS, ids=lambda path: path.name)

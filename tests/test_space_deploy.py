@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def deployed() -> dict[str, dict[str, Path]]:
-    """The files of each Space by its id, as README's lines send them: place in the Space and file here."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    """The files of each Space by its id, as the demo's page sends them: place in the Space and file here."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "space" / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     [lines] = [block for block in blocks if "upload_folder" in block]
     spaces = {}
 

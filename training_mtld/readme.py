@@ -1,10 +1,10 @@
-"""Keeps the measured figures of README.md those of the JSON files that evaluations wrote.
+"""Keeps the measured figures of README.md and results/README.md those of the JSON files that evaluations wrote.
 
     python -m training_mtld.readme           # write them anew
     python -m training_mtld.readme --check   # only say what is out of date, and exit with status 1 if anything is
 
 The JSON files lie in training_mtld/results/: `scores.json` of an evaluation under a name of its own, and `tableN.json`
-of training_mtld.tables. README.md says in comments, which a reader of the page does not see, what stands where.
+of training_mtld.tables. The pages say in comments, which a reader of the page does not see, what stands where.
 
 A figure in a sentence names a file and the keys of a value within, and perhaps how to write it:
 
@@ -49,7 +49,8 @@ from .tables import paper
 from .tables.pages import NOTHING, grid, interval, page, percent
 
 ROOT = Path(__file__).resolve().parents[1]
-README, RESULTS, CHECKPOINTS = ROOT / "README.md", Path(__file__).parent / "results", ROOT / "space" / "checkpoints"
+RESULTS, CHECKPOINTS = Path(__file__).parent / "results", ROOT / "space" / "checkpoints"
+PAGES = (ROOT / "README.md", RESULTS / "README.md")
 FENCED = re.compile(r"^```.*?^```[ \t]*$", re.DOTALL | re.MULTILINE)
 BLOCK = re.compile(
     r"(?P<head><!-- begin (?P<kind>\w+)(?P<what>.*?)-->\n)(?P<old>.*?)(?P<tail><!-- end (?P=kind) -->)", re.DOTALL
@@ -249,9 +250,12 @@ def card_of(checkpoint: Path) -> str | None:
     return model_card(MTLDConfig.from_pretrained(checkpoint), read_stages(str(checkpoint)))
 
 
-def outdated(readme: Path = README, folder: Path = RESULTS, checkpoints: Path = CHECKPOINTS) -> dict[Path, str]:
+def outdated(
+    with_figures: Sequence[Path] = PAGES, folder: Path = RESULTS, checkpoints: Path = CHECKPOINTS
+) -> dict[Path, str]:
     """The pages that are not what results and records make them, with what they should be."""
-    pages = {readme: renew(readme.read_text(encoding="utf-8"), Results(folder))}
+    results = Results(folder)
+    pages = {page: renew(page.read_text(encoding="utf-8"), results) for page in with_figures}
     pages |= {path / "README.md": card_of(path) for path in sorted(checkpoints.glob("*/"))}
     return {
         path: text for path, text in pages.items() if text is not None and text != path.read_text(encoding="utf-8")
