@@ -158,7 +158,7 @@ def loaded(hub, folder):
 def check_code(files: dict[str, bytes]):
     config = json.loads(files["config.json"])
     assert config["auto_map"] == AUTO_MAP  # without the repository that it came from
-    assert config["custom_pipelines"]["facial-landmark-detection"]["impl"].startswith("pipeline_mtld.")
+    assert config["custom_pipelines"]["facial-landmark-detection"]["impl"].startswith("auto_mtld.")
     for name in CODE_FILES:
         assert files[name] == Path(auto_mtld.__file__).with_name(name).read_bytes(), name
 

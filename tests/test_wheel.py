@@ -28,7 +28,7 @@ def installed(tmp_path_factory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE", "train_accelerate.py"):
         shutil.copy(ROOT / name, folder / "source")
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    building = [*pip, "wheel", "source", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    building = [*pip, "wheel", "./source", "--no-deps", "--no-build-isolation", "-w", str(folder)]
     subprocess.run(building, check=True, cwd=folder, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     target = folder / "site"
