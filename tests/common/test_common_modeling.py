@@ -66,6 +66,7 @@ class MTLDModelTester:
             pyramid_attention_levels=2,
             encoder_layers=1,
             use_heatmap_loss=self.use_heatmap_loss,
+            use_visibility_head=True,
         )
 
     def prepare_config_and_inputs_for_common(self) -> tuple[MTLDConfig, dict]:
