@@ -104,7 +104,9 @@ def freeze_unused(model: nn.Module):
     size = model.fixed_size or (model.config.image_size,) * 2
     model.eval()
     labels = torch.full((1, model.config.num_landmarks, 2), 0.5, device=model.device)
-    known = {"visibility": torch.ones_like(labels[..., 0]), "dataset_ids": labels.new_zeros(1, dtype=torch.long)}
+    known = {"visibility": torch.ones_like(labels[..., 0])}
+    if model.config.datasets:
+        known["dataset_ids"] = labels.new_zeros(1, dtype=torch.long)
     model(torch.zeros(1, 3, *size, device=model.device), labels=labels, **known).loss.backward()
     for weights in model.parameters():
         weights.requires_grad_(weights.requires_grad and weights.grad is not None)
