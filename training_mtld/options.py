@@ -134,6 +134,11 @@ def add_data(parser: Parser):
         help="of each set: photos of the training split, one a line, to leave out of training and score instead of "
         f"--eval_splits; {NOT_SCORED}: train on all of the set and do not score it",
     )
+    data.add_argument("--num_workers", type=int, default=2, help="processes that load faces (default: %(default)s)")
+    add_augmentation(data)
+
+
+def add_augmentation(data):
     data.add_argument(
         "--augmentation",
         nargs="+",
@@ -153,7 +158,6 @@ def add_data(parser: Parser):
         help="mirror no face in the last N epochs: annotations may lie a little to one side, as 300W's do to the "
         "right, which mirrored faces hide from the network (default: %(default)s)",
     )
-    data.add_argument("--num_workers", type=int, default=2, help="processes that load faces (default: %(default)s)")
 
 
 def add_model(parser: Parser):

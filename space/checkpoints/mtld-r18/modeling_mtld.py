@@ -590,6 +590,9 @@ class MTLDPreTrainedModel(PushToHub, PreTrainedModel):
             init.zeros_(module.offsets)
 
 
+LOSS_INPUTS = ("intermediate_landmarks", "initial_landmarks", "heatmaps", "scales")  # of the predictions
+
+
 def _select(predictions: dict[str, torch.Tensor], landmarks: list[int] | None) -> dict[str, torch.Tensor]:
     """`predictions` of these landmarks alone; None: of all."""
     if landmarks is None:
@@ -680,35 +683,32 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         predictions = {"intermediate_landmarks": landmarks}
         if self.config.use_multiscale_transformer:
             predictions["initial_landmarks"] = initial
-        usual_error, visibility_logits, loss, loss_dict = None, None, None, None
-        if self.config.use_scale_head:
-            followed = labels if loss_counts is None else None  # by a part of a batch, it would move too far
-            scales, scores, usual_error = self.scale_head(feature_maps, landmarks[:, -1], followed)
-            predictions |= {"scales": scales, "scores": scores}
-        if self.config.use_visibility_head:
-            visibility_logits = self.visibility_head(feature_maps[-1])
-            predictions["visibilities"] = visibility_logits.sigmoid()
+        followed = labels if loss_counts is None else None  # by a part of a batch, it would move too far
+        told, of_heads = self._run_heads(feature_maps, landmarks[:, -1], followed)
+        predictions |= told
+        loss, loss_dict = None, None
         if labels is not None:
             if self.config.use_heatmap_loss:
                 predictions["heatmaps"] = self.heatmap_branch(feature_maps)
-            found = MTLDOutput(**predictions)
+            terms = {name: predictions[name] for name in LOSS_INPUTS if name in predictions} | of_heads
             with maybe_autocast(pixel_values.device.type, enabled=False):
                 loss, loss_dict = mtld_loss(
-                    self.config,
-                    labels.float(),
-                    landmarks,
-                    found.initial_landmarks,
-                    found.heatmaps,
-                    found.scales,
-                    usual_error,
-                    loss_counts,
-                    visibility_logits,
-                    visibility,
+                    self.config, labels.float(), **terms, counts=loss_counts, visibility=visibility
                 )
         predictions = _select(predictions, find_topology(self.config, topology).landmarks)
         return MTLDOutput(
             loss=loss, loss_dict=loss_dict, landmarks=predictions["intermediate_landmarks"][:, -1], **predictions
         )
+
+    def _run_heads(self, feature_maps, landmarks, labels) -> tuple[dict, dict]:
+        """What scale and visibility head tell, and what their losses take beside it."""
+        told, of_heads = {}, {}
+        if self.config.use_scale_head:
+            told["scales"], told["scores"], of_heads["usual_error"] = self.scale_head(feature_maps, landmarks, labels)
+        if self.config.use_visibility_head:
+            of_heads["visibility_logits"] = self.visibility_head(feature_maps[-1])
+            told["visibilities"] = of_heads["visibility_logits"].sigmoid()
+        return told, of_heads
 
     def _read_image(self, pixel_values) -> list[torch.Tensor]:
         """The feature maps s2 to s5, each (batch, channels, H, W)."""
