@@ -3,12 +3,10 @@
 import json
 import shutil
 
-import datasets
 import numpy as np
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from PIL import Image
 from training_runs import TINY, as_words, assert_same_weights, finish, loss_curve, start, start_all
 from transformers import AutoImageProcessor, AutoModel, pipeline
@@ -28,17 +26,7 @@ LARGEST = 6
 FROM = {"backbone": None, "random_backbone": None, "config": None}  # what a checkpoint has
 
 
-@pytest.fixture(autouse=True)
-def fresh(tmp_path, monkeypatch):
-    """One CPU thread, and neither a cache nor a process group of another test."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("fresh_training")
 
 
 def write_set(folder, names, pairs, count=LARGEST, visibility=False, seed=0):

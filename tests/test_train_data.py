@@ -3,12 +3,10 @@
 import json
 import re
 
-import datasets
 import numpy as np
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 from training_runs import TINY, as_words
@@ -22,18 +20,7 @@ NAMES = ["right_eye", "left_eye", "nose_tip", "mouth_0", "mouth_1"]
 TRAIN, TEST = 10, 3
 
 
-@pytest.fixture(autouse=True)
-def fresh(tmp_path, monkeypatch):
-    """One CPU thread, and neither a cache nor a process group of another test."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.1)  # 5 seconds after a stream of Parquet
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("fresh_training")
 
 
 @pytest.fixture

@@ -91,24 +91,25 @@ def joint_mean_face(args, mixture: Mixture, names: Sequence[str]) -> torch.Tenso
 
 
 def scored_sets(args) -> list:
-    """Those of `args.datasets` that are scored. Of several, one without a validation list and without a test or
-    validation split is not.
+    """Those of `args.datasets` that are scored. One that has neither what is asked for nor a test or validation split
+    is left out, with a warning where another is scored.
 
     Raises:
-        ValueError: if none is.
+        ValueError: if none is scored, or a set cannot be opened.
     """
     candidates = [part for part in args.datasets if part.is_scored]
-    scored = []
+    scored = [part for part in candidates if requested_splits(part)]
     for part in candidates:
-        try:
-            split_parts(part)
-            scored.append(part)
-        except ValueError as error:
-            if len(candidates) == 1:
-                raise
-            logger.warning("%s is not scored: %s", part.benchmark.title, error)
-    if not scored:
-        raise ValueError("--validation_list must name photos to score, as no --dataset has a test or validation split")
+        if part not in scored:
+            options = "--eval_splits or --validation_list" if part.is_alone else "--validation_list"
+            names = ", ".join(split_names(open_faces(part.benchmark, part.data_dir)))
+            reason = (
+                f"{options} must tell what to score: {part.data_dir} has {names}, but no {part.benchmark.test_split} "
+                "and no validation"
+            )
+            if not scored:
+                raise ValueError(reason)
+            logger.warning("%s is not scored: %s", part.benchmark.title, reason)
     return scored
 
 
@@ -148,19 +149,14 @@ def requested_splits(args) -> list[str]:
 
 
 def default_splits(args) -> list[str]:
-    """The test split, and those that it makes up a subset with, such as 300W's full; otherwise validation."""
+    """The test split, and those that it makes up a subset with, such as 300W's full; else validation; else none."""
     names = split_names(open_faces(args.benchmark, args.data_dir))
     test = args.benchmark.test_split
     if test in names:
         made_up = [subset.splits.split("+") for subset in args.benchmark.subsets.values()]
         together = [splits for splits in made_up if test in splits and set(splits) <= set(names)]
         return list(dict.fromkeys([test, *itertools.chain(*together)]))
-    if "validation" in names:
-        return ["validation"]
-    options = "--eval_splits or --validation_list" if args.is_alone else "--validation_list"
-    raise ValueError(
-        f"{options} must tell what to score: {args.data_dir} has {', '.join(names)}, but no {test} and no validation"
-    )
+    return ["validation"] if "validation" in names else []
 
 
 def split_parts(args) -> list[str]:

@@ -28,14 +28,8 @@ from .report import write_report
 from .scores import CONFIDENCES, RESAMPLES, errors_of, face_rows, faces_of, score_faces
 
 ROOT = Path(__file__).resolve().parents[2]
-KEYS = (
-    "landmarks",
-    "initial_landmarks",
-    "intermediate_landmarks",
-    "scales",
-    "scores",
-    "visibilities",
-)  # of the output
+# Of the network's output.
+KEYS = ("landmarks", "initial_landmarks", "intermediate_landmarks", "scales", "scores", "visibilities")
 WORST = 16  # faces drawn
 
 
