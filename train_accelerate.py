@@ -201,8 +201,6 @@ def add_gradients(training: Training, batches: list[dict]) -> tuple[dict[str, to
     whole = accelerator.num_processes * accelerator.gradient_accumulation_steps
     terms, found = {}, []
     for number, batch in enumerate(batches, 1):
-        if training.args.channels_last:
-            batch["pixel_values"] = batch["pixel_values"].contiguous(memory_format=torch.channels_last)
         with contextlib.nullcontext() if number == len(batches) else accelerator.no_sync(model):
             output = model(**batch, loss_counts=counts)
             accelerator.backward(output.loss * whole)
@@ -316,8 +314,6 @@ def main(args):
     set_seed(args.seed)
     with accelerator.main_process_first():  # which prepares the faces in the cache for the others
         model, new_landmarks = models.build_model(args)
-        if args.channels_last:
-            model = model.to(memory_format=torch.channels_last)
         processor = models.build_processor(args, model.config)
         loaded = [(part, data.load_scored(part, processor)) for part in data.scored_sets(args)]
         faces = None if args.eval_only else data.load_training(args, processor, model.config)

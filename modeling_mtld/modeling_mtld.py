@@ -637,6 +637,21 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
             if config.datasets:
                 self.dataset_offsets = MTLDDatasetOffsets(config)
         self.post_init()
+        self._make_channels_last()
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As `PreTrainedModel.from_pretrained`. The weights of convolutions are channels-last in memory, as in a new
+        network: ResNet-18 takes 5 to 10 % less time so on a CPU."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
+        model._make_channels_last()
+        return loaded
+
+    def _make_channels_last(self):
+        for weights in self.parameters():  # not `Module.to`, which a dispatched network refuses
+            if weights.ndim == 4:
+                weights.data = weights.data.contiguous(memory_format=torch.channels_last)
 
     @capture_outputs
     def forward(

@@ -513,6 +513,19 @@ def test_loading_draws_nothing_anew(tmp_path, monkeypatch, warnings_of_transform
     assert torch.allclose(loaded(PIXELS).landmarks, model(PIXELS).landmarks, rtol=0, atol=1e-5)
 
 
+def test_weights_of_convolutions_are_channels_last(tmp_path):
+    model = moved_model()
+    model.save_pretrained(tmp_path)
+    loaded, _ = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path, output_loading_info=True)
+    for network in (model, loaded):
+        kernels = [weights for weights in network.parameters() if weights.ndim == 4]
+        assert kernels and all(weights.is_contiguous(memory_format=torch.channels_last) for weights in kernels)
+    plain = copy.deepcopy(model)
+    for weights in plain.parameters():
+        weights.data = weights.data.contiguous()
+    assert torch.allclose(plain(PIXELS).landmarks, model(PIXELS).landmarks, rtol=0, atol=1e-5)
+
+
 def test_loaded_model_can_be_trained_on_with_a_new_heatmap_branch(tmp_path):
     moved_model().save_pretrained(tmp_path)
     loaded = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path).train()

@@ -264,15 +264,12 @@ def weights_of_conv(model, name):
     return not isinstance(model.get_submodule(name.rpartition(".")[0]), optimization.BATCH_NORMS)
 
 
-def test_clipping_and_channels_last_train(dolls, tmp_path):
+def test_gradients_are_clipped(dolls, tmp_path):
     log = tmp_path / "log"
     finish([start(arguments(dolls, tmp_path / "clipped", epochs=1, max_grad_norm=1e-9), log)], log)
-    finish([start(arguments(dolls, tmp_path / "last", epochs=1, channels_last=()), log)], log)
     finish([start(arguments(dolls, tmp_path / "plain", epochs=1), log)], log)
-    plain, last = (loss_curve(tmp_path / name) for name in ("plain", "last"))
-    assert plain == pytest.approx(last, rel=1e-4)
     # Adam's steps do not depend on the size of gradients, but for their epsilon.
-    assert loss_curve(tmp_path / "clipped") != plain
+    assert loss_curve(tmp_path / "clipped") != loss_curve(tmp_path / "plain")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ OPTIONS = "options.json"
 MAY_DIFFER = {
     *("data_dir", "output_dir", "model_name_or_path", "backbone_checkpoint", "validation_list", "num_workers"),
     *("resume_from_checkpoint", "save_steps", "save_epochs", "save_minutes", "save_total_limit"),
-    *("compile", "channels_last"),
+    "compile",
     *("eval_every", "eval_splits", "normalizer", "picture_every", "report_to", "push_to_hub", "private"),
     *("datasets", "command", "eval_only", "flip", "box_noise"),
 }

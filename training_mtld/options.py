@@ -204,9 +204,6 @@ def add_training(parser: Parser):
         "--compile", action="store_true", help="torch.compile the network: minutes at the start, then faster steps"
     )
     training.add_argument(
-        "--channels_last", action="store_true", help="images as NHWC in memory, which suits convolutions on GPUs"
-    )
-    training.add_argument(
         "--batch_norm",
         choices=["train", "frozen", "sync"],
         default="train",

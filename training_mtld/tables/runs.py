@@ -184,9 +184,10 @@ def differences(recorded: str, asked: str) -> list[str]:
 
 
 def recorded_options(command: str) -> argparse.Namespace:
-    """The options of train_accelerate.py in a command as `shown_command` writes it."""
+    """The options of train_accelerate.py in a command as `shown_command` writes it; those of older code that there are
+    no more, such as --channels_last, are left out."""
     words = shlex.split(command)
-    return parser_of_training().parse_args(words[words.index(NAME[-1]) + 1 :])
+    return parser_of_training().parse_known_args(words[words.index(NAME[-1]) + 1 :])[0]
 
 
 def _effective(command: str) -> dict[str, object]:
