@@ -38,7 +38,7 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, TorchDynamoPlugin, set_seed
 from tqdm.auto import tqdm
 
-from modeling_mtld.loss_mtld import LossCounts, count_items
+from modeling_mtld.loss_mtld import ItemCounts, count_items
 from modeling_mtld.model_card_mtld import Stage, read_stages
 from training_mtld import checkpoints, data, models, optimization, publishing, tracking
 from training_mtld.checkpoints import Progress, Stopped, StopSignal
@@ -196,14 +196,14 @@ def add_gradients(training: Training, batches: list[dict]) -> tuple[dict[str, to
     accelerator, model = training.accelerator, training.model
     neighbors = training.network.config.num_neighbors
     items = [torch.stack(count_items(batch["labels"], neighbors, batch.get("visibility"))) for batch in batches]
-    counts = LossCounts(*accelerator.reduce(torch.stack(items).sum(dim=0)))
+    counts = ItemCounts(*accelerator.reduce(torch.stack(items).sum(dim=0)))
     # What backward divides by, and what DDP averages over: the counts have it already.
-    whole = accelerator.num_processes * accelerator.gradient_accumulation_steps
+    num_parts = accelerator.num_processes * accelerator.gradient_accumulation_steps
     terms, found = {}, []
     for number, batch in enumerate(batches, 1):
         with contextlib.nullcontext() if number == len(batches) else accelerator.no_sync(model):
-            output = model(**batch, loss_counts=counts)
-            accelerator.backward(output.loss * whole)
+            output = model(**batch, num_items_in_batch=counts)
+            accelerator.backward(output.loss * num_parts)
         found.append(output.landmarks.detach())
         for name, value in {"loss": output.loss.detach(), **output.loss_dict}.items():
             terms[name] = terms.get(name, 0) + value
@@ -211,7 +211,7 @@ def add_gradients(training: Training, batches: list[dict]) -> tuple[dict[str, to
 
 
 def follow(training: Training, batches: list[dict], found: list[torch.Tensor]):
-    """What is not learned by gradients: the usual errors that confidences are relative to, and the average of weights.
+    """What is not learned by gradients: the running mean errors of the confidences, and the average of weights.
 
     Args:
         found: the landmarks of each of `batches`.
@@ -219,7 +219,7 @@ def follow(training: Training, batches: list[dict], found: list[torch.Tensor]):
     accelerator, model = training.accelerator, training.network
     if model.config.use_scale_head:
         labels = torch.cat([batch["labels"] for batch in batches])
-        model.scale_head.follow_errors(accelerator.gather(torch.cat(found)), accelerator.gather(labels))
+        model.scale_head.update_running_error(accelerator.gather(torch.cat(found)), accelerator.gather(labels))
     if training.average:
         training.average.update(model)
 

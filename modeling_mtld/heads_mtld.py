@@ -8,11 +8,11 @@ from transformers.utils.generic import maybe_autocast
 from .configuration_mtld import flip_order
 from .sampling_mtld import sample_map
 
-TOLERANCE = 1.5  # usual errors of a landmark, within which its score is the probability to be
+TOLERANCE = 1.5  # mean errors of a landmark, within which its score is the probability to be
 LEVELS = 2  # s3 and s4; s5 adds nothing to what they tell of an error
-USUAL_ERROR = 0.02  # of the crop, where its running mean starts
-USUAL_ERROR_MOMENTUM = 0.01
-MAX_LOG_RATIO = 4.0  # scales are within e^-4 to e^4 times the usual one: a likelihood that stays finite
+INITIAL_MEAN_ERROR = 0.02  # of the crop, where its running mean starts
+RUNNING_MEAN_MOMENTUM = 0.01
+MAX_LOG_RATIO = 4.0  # scales are within e^-4 to e^4 times the mean one: a likelihood that stays finite
 
 
 class MTLDScaleHead(nn.Module):
@@ -20,8 +20,8 @@ class MTLDScaleHead(nn.Module):
 
     It is trained by likelihood (`scale_loss`) on features and landmarks without their gradients, so that it watches
     the network and costs it no accuracy. Features of the place rank errors better than the decoder's queries do, and
-    know a face from none. Predicted is the ratio to the landmark's usual error: a score then tells a good jaw from a
-    bad jaw, not the jaw from an eye.
+    tell a face from none. It predicts the ratio to the mean error of the landmark: a score then tells a good jaw from
+    a bad jaw, not the jaw from an eye.
     """
 
     def __init__(self, config, channels: list[int]):
@@ -29,8 +29,9 @@ class MTLDScaleHead(nn.Module):
         width, count = config.hidden_size, sum(channels[:LEVELS])
         float32 = {"dtype": torch.float32}  # whatever the network is loaded as
         self.landmark_embedding = nn.Parameter(torch.zeros(config.num_landmarks, width, **float32))
-        # Mean of |dx| + |dy| over the training faces, a fraction of the crop; a running mean, as batch norm's are.
-        self.register_buffer("usual_error", torch.full((config.num_landmarks,), USUAL_ERROR, **float32))
+        # Mean of |dx| + |dy| over the training faces, a fraction of the crop; a running mean as in batch norm.
+        # Checkpoints have it under this name.
+        self.register_buffer("usual_error", torch.full((config.num_landmarks,), INITIAL_MEAN_ERROR, **float32))
         self.norm = nn.LayerNorm(count, **float32)
         self.fc1 = nn.Linear(count, width, **float32)
         self.fc2 = nn.Linear(width, width, **float32)
@@ -41,19 +42,20 @@ class MTLDScaleHead(nn.Module):
         Args:
             feature_maps: s3, s4, s5, each (batch, channels, H, W).
             landmarks: (batch, K, 2) float32, fractions of the crop.
-            labels: (batch, K, 2), fractions of the crop, NaN where unannotated, for `follow_errors`.
+            labels: (batch, K, 2), fractions of the crop, NaN where unannotated, for `update_running_error`.
 
         Returns:
-            Scales and scores (batch, K) of `MTLDOutput`, and the usual errors (K,) that they are relative to; float32.
+            Scales and scores (batch, K) of `MTLDOutput`, and the running mean errors (K,) that they are relative to;
+            float32.
         """
         with maybe_autocast(landmarks.device.type, enabled=False):
-            usual_error = self.usual_error.float()
+            running_mean_error = self.usual_error.float()
             if labels is not None:
-                self.follow_errors(landmarks.detach(), labels)
+                self.update_running_error(landmarks.detach(), labels)
             ratios = self._predict_ratios(feature_maps, landmarks.detach().float())
             reach = 2 * TOLERANCE / ratios  # in scales: a scale is half of the expected |dx| + |dy|
             scores = 1 - (1 + reach) * torch.exp(-reach)  # as the sum of two such errors follows Gamma(2)
-            return usual_error / 2 * ratios, scores, usual_error
+            return running_mean_error / 2 * ratios, scores, running_mean_error
 
     def _predict_ratios(self, feature_maps, landmarks):
         seen = [sample_map(level.detach(), landmarks.unsqueeze(2)).squeeze(-1) for level in feature_maps[:LEVELS]]
@@ -63,8 +65,8 @@ class MTLDScaleHead(nn.Module):
         return ratios.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
     @torch.no_grad()
-    def follow_errors(self, landmarks: torch.Tensor, labels: torch.Tensor):
-        """In training, moves `usual_error` towards the errors of a batch; arguments as in `forward`."""
+    def update_running_error(self, landmarks: torch.Tensor, labels: torch.Tensor):
+        """In training, moves the running mean errors towards those of a batch; arguments as in `forward`."""
         if not self.training:
             return
         errors = (landmarks - labels).abs().sum(dim=-1)
@@ -73,7 +75,7 @@ class MTLDScaleHead(nn.Module):
         means = errors.masked_fill(~annotated, 0).sum(dim=0) / count.clamp(min=1)
         means = torch.where(count > 0, means.to(self.usual_error.dtype), self.usual_error)
         # Not in place: under torch.compile, the backward pass would then take the new value for the one of the loss.
-        self.usual_error = self.usual_error.lerp(means, USUAL_ERROR_MOMENTUM)
+        self.usual_error = self.usual_error.lerp(means, RUNNING_MEAN_MOMENTUM)
 
 
 class MTLDDatasetOffsets(nn.Module):

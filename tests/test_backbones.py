@@ -80,7 +80,7 @@ class Step:
 
 def train_one_step(model) -> Step:
     for module in model.modules():
-        if getattr(module, "_starts_at_zero", False):  # which would teach the backbone nothing in the first step
+        if getattr(module, "_zero_init", False):  # which would teach the backbone nothing in the first step
             nn.init.normal_(module.weight, std=0.1)
     before = [weights.detach().clone() for weights in model.backbone.parameters()]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)

@@ -45,14 +45,16 @@ def train(model, steps: int = 3):
 
 def test_scale_loss_is_the_laplace_likelihood_beside_that_of_the_usual_error():
     landmarks, labels = torch.tensor([[[0.5, 0.5], [0.2, 0.2]]]), torch.tensor([[[0.4, 0.7], [NAN, 0.2]]])
-    scales, usual_error = torch.tensor([[0.1, 0.3]]), torch.tensor([0.4, 0.1])
+    scales, running_mean_error = torch.tensor([[0.1, 0.3]]), torch.tensor([0.4, 0.1])
 
     def negative_log(x, scale):
         return math.log(2 * scale) + abs(x) / scale
 
     expected = sum(negative_log(x, 0.1) - negative_log(x, 0.2) for x in (0.1, 0.2))
-    assert scale_loss(scales, landmarks, labels, usual_error).item() == pytest.approx(expected, rel=1e-5)
-    assert scale_loss(usual_error[None] / 2, landmarks, labels, usual_error).item() == pytest.approx(0, abs=1e-6)
+    assert scale_loss(scales, landmarks, labels, running_mean_error).item() == pytest.approx(expected, rel=1e-5)
+    assert scale_loss(running_mean_error[None] / 2, landmarks, labels, running_mean_error).item() == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_scale_loss_is_least_where_the_scale_is_the_mean_error():
@@ -81,9 +83,9 @@ def test_a_new_head_predicts_the_usual_errors():
 def test_scores_are_the_share_of_errors_within_the_tolerance():
     head = new_head().eval()
     with torch.no_grad():
-        scales, scores, usual_error = head(random_maps(), torch.rand(2, 5, 2))
+        scales, scores, running_mean_error = head(random_maps(), torch.rand(2, 5, 2))
     noise = torch.distributions.Laplace(0, scales).sample((40_000, 2)).abs().sum(dim=1)
-    shares = (noise <= TOLERANCE * usual_error).float().mean(dim=0)
+    shares = (noise <= TOLERANCE * running_mean_error).float().mean(dim=0)
     assert torch.allclose(scores, shares, atol=0.02)
 
 
@@ -120,7 +122,7 @@ def test_usual_error_follows_the_annotated_landmarks_of_training_alone():
     head.train()(random_maps(), landmarks)
     assert torch.equal(head.usual_error, torch.full((5,), 0.02))
     for _ in range(2000):
-        head.follow_errors(landmarks, labels)
+        head.update_running_error(landmarks, labels)
     assert torch.allclose(head.usual_error, torch.tensor([0.02, 0.2, 0.3, 0.2, 0.2]), atol=1e-4)
 
 
@@ -145,8 +147,8 @@ def test_scores_learn_which_faces_are_hard():
     labels = landmarks + torch.tensor([0.01, 0.1])[:, None, None]
     optimizer = torch.optim.Adam(head.parameters(), 1e-2)
     for _ in range(300):
-        scales, _, usual_error = head(maps, landmarks, labels)
-        loss = scale_loss(scales, landmarks, labels, usual_error)
+        scales, _, running_mean_error = head(maps, landmarks, labels)
+        loss = scale_loss(scales, landmarks, labels, running_mean_error)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -7,7 +7,7 @@ import torch
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.flip_mtld import predict_with_flip
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
-from modeling_mtld.loss_mtld import LossCounts, count_items, visibility_loss
+from modeling_mtld.loss_mtld import ItemCounts, count_items, visibility_loss
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection, MTLDOutput
 
 TOPOLOGIES = {
@@ -186,7 +186,7 @@ def test_shares_of_parts_add_up_to_the_visibility_loss_of_the_whole_batch():
     count = count_items(torch.rand(4, 3, 2), 2, known).visibilities
     shares = [visibility_loss(logits[part], known[part], count) for part in (slice(0, 1), slice(1, 4))]
     assert torch.allclose(sum(shares), visibility_loss(logits, known)) and int(count) == 9
-    assert int(LossCounts(*count_items(torch.rand(1, 3, 2), 2)).visibilities) == 0
+    assert int(ItemCounts(*count_items(torch.rand(1, 3, 2), 2)).visibilities) == 0
 
 
 def test_hidden_landmarks_are_not_in_the_box():

@@ -312,9 +312,9 @@ def test_under_bfloat16_autocast_landmarks_and_losses_are_float32(model):
         assert landmarks.dtype == torch.float32
         assert not torch.equal(landmarks, landmarks.bfloat16().float())  # nor rounded on the way
     assert torch.allclose(outputs.landmarks, exact.landmarks, atol=0.02, rtol=0.02)
-    usual_error = model.scale_head.usual_error
+    running_mean_error = model.scale_head.usual_error
     estimates = outputs.intermediate_landmarks, outputs.initial_landmarks
-    loss, _ = mtld_loss(model.config, LABELS, *estimates, outputs.heatmaps, outputs.scales, usual_error)
+    loss, _ = mtld_loss(model.config, LABELS, *estimates, outputs.heatmaps, outputs.scales, running_mean_error)
     assert outputs.loss.dtype == torch.float32 and torch.equal(outputs.loss, loss)
 
 
@@ -380,7 +380,7 @@ def test_gradients_of_parts_add_up_to_those_of_the_batch(fields):
     def gradients(*parts) -> dict[str, torch.Tensor]:
         model.zero_grad()
         for part in parts:
-            model(pixels[part], labels[part], loss_counts=counts).loss.backward()
+            model(pixels[part], labels[part], num_items_in_batch=counts).loss.backward()
         return {name: weights.grad for name, weights in model.named_parameters()}
 
     whole, spread = gradients(slice(4)), gradients(slice(1), slice(1, 4))

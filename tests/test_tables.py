@@ -259,8 +259,8 @@ def test_a_training_without_an_evaluation_is_scored_with_the_same_precision(make
 
 def test_records_of_an_older_script_are_understood():
     old = (
-        "accelerate launch train_accelerate.py --dataset 300w --data_dir 300w --validation_list held_out.txt --channels_last "
-        "--epochs 12 --eval_every 0 --seed 0 --output_dir base-seed0 --resume_from_checkpoint latest "
+        "accelerate launch train_accelerate.py --dataset 300w --data_dir 300w --validation_list held_out.txt "
+        "--channels_last --epochs 12 --eval_every 0 --seed 0 --output_dir base-seed0 --resume_from_checkpoint latest "
         "--config use_heatmap_loss=false use_structure_loss=false"
     )
     new = (

@@ -85,7 +85,7 @@ initialize = MTLDPreTrainedModel._init_weights
 def draw_zeros_too(model: MTLDPreTrainedModel, module: torch.nn.Module):
     """A new network predicts the mean face whatever it sees: comparisons of its landmarks would tell nothing."""
     initialize(model, module)
-    if getattr(module, "_starts_at_zero", False):
+    if getattr(module, "_zero_init", False):
         init.normal_(module.weight, std=0.1)
     elif isinstance(module, MTLDScaleHead):
         init.normal_(module.out.weight, std=0.1)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 
-class LossCounts(NamedTuple):
+class ItemCounts(NamedTuple):
     """What the losses of a batch are means over: scalars, annotated landmarks, pairs of neighbours (Eq. 4), and
     landmarks of which it is known whether the head hides them."""
 
@@ -25,12 +25,12 @@ class LossCounts(NamedTuple):
     visibilities: torch.Tensor
 
 
-def count_items(labels: torch.Tensor, num_neighbors: int, visibility: torch.Tensor | None = None) -> LossCounts:
+def count_items(labels: torch.Tensor, num_neighbors: int, visibility: torch.Tensor | None = None) -> ItemCounts:
     """The numbers of annotated landmarks in `labels` (batch, K, 2), of their pairs with `num_neighbors` others, and of
     what is not NaN in `visibility` (batch, K)."""
     annotated = _annotated(labels).sum(dim=1)
     pairs = (annotated * (annotated - 1).clamp(min=0, max=num_neighbors)).sum()
-    return LossCounts(
+    return ItemCounts(
         annotated.sum(), pairs, pairs.new_zeros(()) if visibility is None else visibility.isfinite().sum()
     )
 
@@ -122,22 +122,22 @@ def scale_loss(
     scales: torch.Tensor,
     landmarks: torch.Tensor,
     labels: torch.Tensor,
-    usual_error: torch.Tensor,
+    running_mean_error: torch.Tensor,
     count: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Negative log-likelihood of the errors under Laplace distributions, beside that of one scale a landmark.
 
-    It is below 0 where `scales` tell more than the landmark's usual error does. Its unit is nats a landmark. It is not
-    in the paper, and has no gradient for `landmarks`.
+    It is below 0 where `scales` tell more than the mean error of the landmark does. Its unit is nats a landmark. It is
+    not in the paper, and has no gradient for `landmarks`.
 
     Args:
         scales: (batch, K), of x and y, fractions of the crop.
         landmarks: (batch, K, 2), fractions of the crop.
         labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
-        usual_error: (K,), mean of |dx| + |dy|, a fraction of the crop; its half is the scale compared with.
+        running_mean_error: (K,), mean of |dx| + |dy|, a fraction of the crop; its half is the scale compared with.
     """
     errors = (landmarks.detach() - labels.nan_to_num(posinf=0, neginf=0)).abs().sum(dim=-1)
-    usual = usual_error / 2
+    usual = running_mean_error / 2
     excess = 2 * torch.log(scales / usual) + errors / scales - errors / usual
     return _masked_mean(excess, _annotated(labels), count)
 
@@ -163,8 +163,8 @@ def mtld_loss(
     initial_landmarks=None,
     heatmaps=None,
     scales=None,
-    usual_error=None,
-    counts: LossCounts | None = None,
+    running_mean_error=None,
+    counts: ItemCounts | None = None,
     visibility_logits=None,
     visibility=None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -190,7 +190,7 @@ def mtld_loss(
             intermediate_landmarks, labels, config.num_neighbors, config.structure_distance, pairs
         )
     if scales is not None:
-        losses["scale"] = scale_loss(scales, intermediate_landmarks[:, -1], labels, usual_error, landmarks)
+        losses["scale"] = scale_loss(scales, intermediate_landmarks[:, -1], labels, running_mean_error, landmarks)
     if visibility_logits is not None:
         known = torch.full_like(visibility_logits, torch.nan) if visibility is None else visibility
         losses["visibility"] = visibility_loss(visibility_logits, known, visibilities)

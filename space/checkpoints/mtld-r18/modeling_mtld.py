@@ -24,8 +24,8 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .auto_mtld import PushToHub
 from .backbone_mtld import STRIDES, build_backbone, fixed_size, is_channels_last, read_pretrained
 from .configuration_mtld import MTLDConfig, find_topology
-from .heads_mtld import USUAL_ERROR, MTLDDatasetOffsets, MTLDScaleHead, MTLDVisibilityHead
-from .loss_mtld import LossCounts, mtld_loss
+from .heads_mtld import INITIAL_MEAN_ERROR, MTLDDatasetOffsets, MTLDScaleHead, MTLDVisibilityHead
+from .loss_mtld import ItemCounts, mtld_loss
 from .sampling_mtld import cell_grid, lay_out_maps, sample_map, sample_tokens
 
 
@@ -278,9 +278,9 @@ class MTLDMultiscaleEncoder(nn.Module):
         return tokens + positions + self.level_embedding[number]
 
 
-def starts_at_zero(layer: nn.Module) -> nn.Module:
+def zero_init(layer: nn.Module) -> nn.Module:
     """Marks an output layer for `_init_weights`: a new network predicts the mean face and empty heatmaps."""
-    layer._starts_at_zero = True
+    layer._zero_init = True
     return layer
 
 
@@ -294,7 +294,7 @@ class MTLDLinearHead(nn.Linear):
 
     def __init__(self, config: MTLDConfig):
         super().__init__(config.hidden_size, config.num_landmarks * 2, dtype=torch.float32)
-        starts_at_zero(self)
+        zero_init(self)
 
     def forward(self, queries):
         with maybe_autocast(queries.device.type, enabled=False):
@@ -310,7 +310,7 @@ class MTLDSharedHead(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(hidden_size, hidden_size, dtype=torch.float32)
         self.fc2 = nn.Linear(hidden_size, hidden_size, dtype=torch.float32)
-        self.out = starts_at_zero(nn.Linear(hidden_size, 2, dtype=torch.float32))
+        self.out = zero_init(nn.Linear(hidden_size, 2, dtype=torch.float32))
 
     def forward(self, queries):
         with maybe_autocast(queries.device.type, enabled=False):
@@ -457,7 +457,7 @@ class MTLDBaseHead(nn.Module):
         super().__init__()
         self.mean_face = nn.Parameter(torch.full((config.num_landmarks, 2), 0.5, dtype=torch.float32))
         if config.use_pooled_estimate:
-            self.out = starts_at_zero(nn.Linear(channels[-1], config.num_landmarks * 2, dtype=torch.float32))
+            self.out = zero_init(nn.Linear(channels[-1], config.num_landmarks * 2, dtype=torch.float32))
 
     def estimate(self, feature_map) -> torch.Tensor:
         """feature_map: s5, (batch, channels, H, W). Returns (batch, K, 2) float32, fractions of the crop."""
@@ -521,7 +521,7 @@ class MTLDHeatmapBranch(nn.Module):
         self.laterals = nn.ModuleList(nn.Conv2d(count, width, kernel_size=1) for count in channels)
         self.conv = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width)
-        self.out = starts_at_zero(nn.Conv2d(width, config.num_landmarks * self.upscale**2, kernel_size=1))
+        self.out = zero_init(nn.Conv2d(width, config.num_landmarks * self.upscale**2, kernel_size=1))
 
     def forward(self, feature_maps) -> torch.Tensor:
         """feature_maps: s3, s4, s5. Returns (batch, K, H, W) float32, H and W `upscale` times those of s3."""
@@ -556,7 +556,7 @@ class MTLDPreTrainedModel(PushToHub, PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        if getattr(module, "_starts_at_zero", False):
+        if getattr(module, "_zero_init", False):
             init.zeros_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, MTLDSamplingProjection):
@@ -584,8 +584,8 @@ class MTLDPreTrainedModel(PushToHub, PreTrainedModel):
             init.constant_(module.mean_face, 0.5)
         elif isinstance(module, MTLDScaleHead):
             init.normal_(module.landmark_embedding, std=0.1)
-            init.constant_(module.usual_error, USUAL_ERROR)
-            init.zeros_(module.out.weight)  # a new one predicts the usual errors
+            init.constant_(module.usual_error, INITIAL_MEAN_ERROR)
+            init.zeros_(module.out.weight)  # a new one predicts the mean errors
         elif isinstance(module, MTLDDatasetOffsets):
             init.zeros_(module.offsets)
 
@@ -633,7 +633,7 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
             if config.use_scale_head:
                 self.scale_head = MTLDScaleHead(config, channels)
             if config.use_visibility_head:
-                self.visibility_head = starts_at_zero(MTLDVisibilityHead(config, channels))
+                self.visibility_head = zero_init(MTLDVisibilityHead(config, channels))
             if config.datasets:
                 self.dataset_offsets = MTLDDatasetOffsets(config)
         self.post_init()
@@ -663,7 +663,7 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         mirrored: torch.Tensor | None = None,
         topology: str | None = None,
         dataset: str | None = None,
-        loss_counts: LossCounts | None = None,
+        num_items_in_batch: ItemCounts | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MTLDOutput:
         """
@@ -678,8 +678,8 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
             topology: predict these landmarks of `config.topologies` alone, in their order; None for all K. Labels,
                 hidden states and attentions are of all K.
             dataset: one of `config.datasets` for all faces, in place of `dataset_ids`; None leaves offsets out.
-            loss_counts: `count_items` of the whole batch, if `labels` are a part of it. The losses are then shares,
-                and the scale head's `follow_errors` is left to be called with the whole batch.
+            num_items_in_batch: `count_items` of the whole batch, if `labels` are a part of it. The losses are then
+                shares, and the scale head's `update_running_error` is left to be called with the whole batch.
             kwargs: `output_hidden_states`, `output_attentions`, `output_sampling_locations` and `return_dict`, by
                 default as in the configuration. What else the processor returns is ignored.
 
@@ -698,17 +698,18 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         predictions = {"intermediate_landmarks": landmarks}
         if self.config.use_multiscale_transformer:
             predictions["initial_landmarks"] = initial
-        followed = labels if loss_counts is None else None  # by a part of a batch, it would move too far
-        told, of_heads = self._run_heads(feature_maps, landmarks[:, -1], followed)
-        predictions |= told
+        # A part of a batch would move the running mean error too far.
+        labels_of_batch = labels if num_items_in_batch is None else None
+        of_heads, loss_inputs = self._run_heads(feature_maps, landmarks[:, -1], labels_of_batch)
+        predictions |= of_heads
         loss, loss_dict = None, None
         if labels is not None:
             if self.config.use_heatmap_loss:
                 predictions["heatmaps"] = self.heatmap_branch(feature_maps)
-            terms = {name: predictions[name] for name in LOSS_INPUTS if name in predictions} | of_heads
+            terms = {name: predictions[name] for name in LOSS_INPUTS if name in predictions} | loss_inputs
             with maybe_autocast(pixel_values.device.type, enabled=False):
                 loss, loss_dict = mtld_loss(
-                    self.config, labels.float(), **terms, counts=loss_counts, visibility=visibility
+                    self.config, labels.float(), **terms, counts=num_items_in_batch, visibility=visibility
                 )
         predictions = _select(predictions, find_topology(self.config, topology).landmarks)
         return MTLDOutput(
@@ -716,14 +717,16 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         )
 
     def _run_heads(self, feature_maps, landmarks, labels) -> tuple[dict, dict]:
-        """What scale and visibility head tell, and what their losses take beside it."""
-        told, of_heads = {}, {}
+        """The predictions of scale and visibility head, and what their losses take beside them."""
+        predictions, loss_inputs = {}, {}
         if self.config.use_scale_head:
-            told["scales"], told["scores"], of_heads["usual_error"] = self.scale_head(feature_maps, landmarks, labels)
+            scales, scores, running_mean_error = self.scale_head(feature_maps, landmarks, labels)
+            predictions |= {"scales": scales, "scores": scores}
+            loss_inputs["running_mean_error"] = running_mean_error
         if self.config.use_visibility_head:
-            of_heads["visibility_logits"] = self.visibility_head(feature_maps[-1])
-            told["visibilities"] = of_heads["visibility_logits"].sigmoid()
-        return told, of_heads
+            loss_inputs["visibility_logits"] = self.visibility_head(feature_maps[-1])
+            predictions["visibilities"] = loss_inputs["visibility_logits"].sigmoid()
+        return predictions, loss_inputs
 
     def _read_image(self, pixel_values) -> list[torch.Tensor]:
         """The feature maps s2 to s5, each (batch, channels, H, W)."""
