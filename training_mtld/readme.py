@@ -1,4 +1,5 @@
-"""Keeps the measured figures of README.md and results/README.md those of the JSON files that evaluations wrote.
+"""Keeps the pages up to date: the measured figures of README.md and results/README.md are those of the JSON files that
+evaluations wrote, and modeling_mtld/API.md is made from the docstrings.
 
     python -m training_mtld.readme           # write them anew
     python -m training_mtld.readme --check   # only say what is out of date, and exit with status 1 if anything is
@@ -44,6 +45,7 @@ from modeling_mtld.auto_mtld import write_whole
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.model_card_mtld import is_generated, model_card, read_stages
 
+from .api_page import api_page
 from .evaluation.report import read_report
 from .tables import paper
 from .tables.pages import NOTHING, grid, interval, page, percent
@@ -51,6 +53,7 @@ from .tables.pages import NOTHING, grid, interval, page, percent
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, CHECKPOINTS = Path(__file__).parent / "results", ROOT / "space" / "checkpoints"
 PAGES = (ROOT / "README.md", RESULTS / "README.md")
+API = ROOT / "modeling_mtld" / "API.md"
 FENCED = re.compile(r"^```.*?^```[ \t]*$", re.DOTALL | re.MULTILINE)
 BLOCK = re.compile(
     r"(?P<head><!-- begin (?P<kind>\w+)(?P<what>.*?)-->\n)(?P<old>.*?)(?P<tail><!-- end (?P=kind) -->)", re.DOTALL
@@ -262,6 +265,12 @@ def outdated(
     }
 
 
+def outdated_api(path: Path = API) -> dict[Path, str]:
+    """The page of the API with what it should be, if it is not what the docstrings make it."""
+    text = api_page()
+    return {} if path.is_file() and text == path.read_text(encoding="utf-8") else {path: text}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status: 0, 1 if --check finds something, or 2 after one line on stderr."""
     parser = argparse.ArgumentParser(
@@ -272,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing")
     arguments = parser.parse_args(argv)
     try:
-        pages = outdated()
+        pages = outdated() | outdated_api()
         for path, text in pages.items():
             if not arguments.check:
                 write_whole(path, text.encode())

@@ -35,14 +35,16 @@ an infinite reference, and normalizers or thresholds that are not positive and f
 
 Examples:
 
-    >>> nme = evaluate.load("space/nme")
-    >>> reference = [[0, 0], [10, 0], [float("nan"), float("nan")]]
-    >>> prediction = [[0, 1], [10, 0], [7, 7]]
-    >>> nme.compute(predictions=[prediction], references=[reference], normalizers=[10])
-    {'nme': 0.05, 'failure_rate': 0.0, 'auc': 0.375}
-    >>> nme.add(prediction=prediction, reference=reference, normalizers=10)
-    >>> nme.compute(failure_threshold=0.04, per_landmark=True)
-    {'nme': 0.05, 'failure_rate': 1.0, 'auc': 0.375, 'per_landmark': [0.1, 0.0, nan]}
+```python
+>>> nme = evaluate.load("space/nme")
+>>> reference = [[0, 0], [10, 0], [float("nan"), float("nan")]]
+>>> prediction = [[0, 1], [10, 0], [7, 7]]
+>>> nme.compute(predictions=[prediction], references=[reference], normalizers=[10])
+{'nme': 0.05, 'failure_rate': 0.0, 'auc': 0.375}
+>>> nme.add(prediction=prediction, reference=reference, normalizers=10)
+>>> nme.compute(failure_threshold=0.04, per_landmark=True)
+{'nme': 0.05, 'failure_rate': 1.0, 'auc': 0.375, 'per_landmark': [0.1, 0.0, nan]}
+```
 """
 
 _CITATION = """
