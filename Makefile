@@ -31,7 +31,7 @@ demo: $(STAMP)
 	@$(VENV)/bin/python space/app.py $(ARGS)
 
 test: $(STAMP)
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest -n auto --dist loadfile $(ARGS)
 
 # Those of the installed release, from its source distribution. Skips are listed with their reasons.
 test-common: $(STAMP)

@@ -26,10 +26,8 @@ TINY = {"image_size": SIZE, "num_landmarks": 5, "hidden_size": 16, "num_attentio
 BACKBONES = (
     "resnet18",
     "resnet50",
-    "resnet101",
-    "vgg16",
+    "vgg11",
     "mobilenetv3_small_100",
-    "mobilenetv3_large_100",
     "mobilenetv4_conv_small",
     "efficientnet_b0",
     "convnext_atto",

@@ -425,7 +425,7 @@ def test_a_face_that_cannot_be_used_is_named_in_one_line(trained, data, tmp_path
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the faces of ../shared/data/300w")
 def test_nme_under_bfloat16_autocast_is_that_of_float32():
     model = MTLDForFacialLandmarkDetection.from_pretrained(CHECKPOINT).eval()
-    count = 80 if has_fast_bfloat16() else 8  # without, a face takes 8 seconds
+    count = 80 if has_fast_bfloat16() else 2  # without, a face takes 8 seconds
     faces = FaceCrops(read_common_faces(count), MTLDImageProcessor.from_pretrained(CHECKPOINT), BENCHMARKS["300w"])
     batches = list(torch.utils.data.DataLoader(faces, batch_size=16))
     labels = torch.cat([batch["labels"] for batch in batches]).double().numpy()
@@ -437,7 +437,7 @@ def test_nme_under_bfloat16_autocast_is_that_of_float32():
         errors = np.linalg.norm(found.double().numpy() - labels, axis=-1).mean(axis=1)
         scores.append(100 * (errors / BENCHMARKS["300w"].normalizers(labels)).mean())
     assert 2 < scores[0] < 4.5
-    assert abs(scores[0] - scores[1]) < 0.02
+    assert abs(scores[0] - scores[1]) < (0.02 if count > 2 else 0.05)
 
 
 def has_fast_bfloat16() -> bool:
