@@ -65,6 +65,8 @@ def sample_tokens(memory, sizes, corners, places, factors):
     numbers = numbers + cells * torch.arange(batch, device=memory.device)[:, None, None, None]
     shares = torch.stack([low + 1 - place, place - low], dim=-1)
     shares = shares[..., 1, :, None] * shares[..., 0, None, :] * factors[..., None, None]
+    if torch.compiler.is_exporting():  # other runtimes have no embedding bag
+        return (memory.flatten(0, 1)[numbers] * shares.flatten(3).unsqueeze(-1)).sum(dim=-2)
     rows = F.embedding_bag(
         numbers.flatten(0, 2), memory.flatten(0, 1), mode="sum", per_sample_weights=shares.flatten(3).flatten(0, 2)
     )

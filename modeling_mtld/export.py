@@ -1,0 +1,218 @@
+"""`python -m modeling_mtld.export`: a checkpoint for other runtimes, without the code of this package.
+
+The exported network takes crops as they are cut out of a photo, (batch, size, size, 3) uint8 RGB. It returns
+`landmarks` (batch, K, 2), fractions of the crop, and `scores` and `scales` (batch, K) as in `MTLDOutput`. The batch
+may be of any size. What else a program needs is in the file as JSON under the name "mtld"; see `facts_of`.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from .auto_mtld import first_line
+from .configuration_mtld import find_topology
+from .detect import CHECKPOINT, load_pipeline
+
+KEY = "mtld"  # of the facts in a file
+RUNTIME = Path(__file__).with_name("onnx_landmarks.py")
+OUTPUTS = ("landmarks", "scores", "scales")
+TOLERANCES = {"onnx": 1e-3, "torch": 1e-3, "openvino": 1e-2}  # pixels of the crop, in float32
+HALF_TOLERANCE = 0.5  # pixels of the crop, with weights in half precision
+OPSET = 20  # the first with linear GridSample
+
+
+class CropsToLandmarks(nn.Module):
+    """The network with the normalisation of its processor before it; see the module."""
+
+    def __init__(self, pipeline, topology: str | None):
+        super().__init__()
+        self.model, self.topology = pipeline.model.eval().requires_grad_(False), topology
+        processor = pipeline.image_processor
+        scale = processor.rescale_factor if processor.do_rescale else 1.0
+        mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
+        std = torch.tensor(std).expand(3)
+        self.register_buffer("factors", (scale / std).view(3, 1, 1))
+        self.register_buffer("shifts", (-torch.tensor(mean) / std).view(3, 1, 1))
+
+    def forward(self, crops: torch.Tensor) -> dict[str, torch.Tensor]:
+        pixel_values = crops.permute(0, 3, 1, 2).float() * self.factors + self.shifts
+        outputs = self.model(pixel_values=pixel_values, topology=self.topology)
+        return {name: outputs[name] for name in OUTPUTS if outputs.get(name) is not None}
+
+
+def facts_of(pipeline, topology: str | None) -> dict:
+    """What a program needs beside the network: `image_size`; `box_enlargement`, the side of the crop over the longer
+    side of the box; `box_margins`, what boxes are wider than the landmark box, over its longer side (left, top, right,
+    below); `landmark_names`; `flip_pairs`."""
+    config, processor = pipeline.model.config, pipeline.image_processor
+    chosen = find_topology(config, topology)
+    margins = processor.box_margins if topology is None else processor.topologies[topology]["box_margins"]
+    count = config.num_landmarks if chosen.landmarks is None else len(chosen.landmarks)
+    return {
+        "image_size": processor.size["height"],
+        "box_enlargement": processor.box_enlargement,
+        "box_margins": list(margins),
+        "landmark_names": chosen.landmark_names or [str(index) for index in range(count)],
+        "flip_pairs": chosen.flip_pairs or [],
+    }
+
+
+def example(size: int, batch: int = 2) -> torch.Tensor:
+    return torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def write_onnx(program: torch.export.ExportedProgram, facts: dict, half: bool, folder: Path):
+    """model.onnx, and the runtime without PyTorch beside it."""
+    import onnx
+
+    names = [name for name in OUTPUTS if name in program.module()(crops=example(facts["image_size"]))]
+    torch.onnx.export(
+        program, f=folder / "model.onnx", output_names=names, opset_version=OPSET, external_data=False, verbose=False
+    )
+    model = onnx.load(folder / "model.onnx")
+    if half:
+        store_in_half(model)
+    onnx.helper.set_model_props(model, {KEY: json.dumps(facts)})
+    onnx.checker.check_model(model)
+    onnx.save(model, folder / "model.onnx")
+    shutil.copy(RUNTIME, folder)
+
+
+def store_in_half(model):
+    """Rounds the weights of an ONNX model to float16 in the file. They are float32 again before they are used."""
+    import onnx
+
+    weights = [one for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT and len(one.dims) > 1]
+    for one in weights:
+        values, name = onnx.numpy_helper.to_array(one), one.name
+        one.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        cast = onnx.helper.make_node("Cast", [one.name], [name], to=onnx.TensorProto.FLOAT)
+        model.graph.node.insert(0, cast)
+
+
+def write_torch(program: torch.export.ExportedProgram, facts: dict, half: bool, folder: Path):
+    """model.pt2, for `torch.export.load`."""
+    if half:
+        raise ValueError("--half must be of onnx or openvino, but got torch")
+    torch.export.save(program, folder / "model.pt2", extra_files={KEY: json.dumps(facts)})
+
+
+def write_openvino(program: torch.export.ExportedProgram, facts: dict, half: bool, folder: Path):
+    """model.xml and model.bin."""
+    import openvino
+
+    with tempfile.TemporaryDirectory() as onnx_folder:
+        write_onnx(program, facts, False, Path(onnx_folder))
+        model = openvino.convert_model(Path(onnx_folder) / "model.onnx")
+    model.set_rt_info(json.dumps(facts), [KEY])
+    openvino.save_model(model, folder / "model.xml", compress_to_fp16=half)
+
+
+def run_onnx(folder: Path) -> Callable:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    return lambda crops: session.run(["landmarks"], {"crops": crops.numpy()})[0]
+
+
+def run_torch(folder: Path) -> Callable:
+    module = torch.export.load(folder / "model.pt2").module()
+    return lambda crops: module(crops=crops)["landmarks"].numpy()
+
+
+def run_openvino(folder: Path) -> Callable:
+    import openvino
+
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", hint)
+    return lambda crops: compiled({"crops": crops.numpy()})["landmarks"]
+
+
+FORMATS = {"onnx": (write_onnx, run_onnx), "torch": (write_torch, run_torch)}
+FORMATS |= {"openvino": (write_openvino, run_openvino)}
+
+
+@torch.no_grad()
+def export(checkpoint: str, out: Path, form: str = "onnx", half: bool = False, topology: str | None = None) -> float:
+    """Writes a checkpoint as `form` into the folder `out`, which appears when it is whole.
+
+    Args:
+        checkpoint: directory or id on the Hub.
+        form: of `FORMATS`.
+        half: weights in float16 in the file; they are computed with in float32.
+        topology: which landmarks, of a network with several sets.
+
+    Returns:
+        The largest difference from PyTorch's landmarks in pixels of the crop, on batches of 1 and 3 random crops.
+
+    Raises:
+        ValueError: if there is no such checkpoint or topology, `out` exists, a package of the format is missing, or
+            the exported network gives other landmarks.
+    """
+    if out.exists():
+        raise ValueError(f"OUT must not exist yet, but got {out}")
+    pipeline = load_pipeline(checkpoint, "cpu")
+    topology = pipeline.model.config.default_topology if topology is None else topology
+    facts, network = facts_of(pipeline, topology), CropsToLandmarks(pipeline, topology)
+    batch = {"crops": {0: torch.export.Dim.DYNAMIC}}
+    program = torch.export.export(network, (), {"crops": example(facts["image_size"])}, dynamic_shapes=batch)
+    write, run = FORMATS[form]
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".export-") as temporary:
+        folder = Path(temporary, "whole")
+        folder.mkdir()
+        try:
+            write(program, facts, half, folder)
+            difference = compare(network, run(folder), facts["image_size"])
+        except ImportError as error:
+            raise ValueError(
+                f"--format {form} needs the packages of pip install '.[export]', but got: {error}"
+            ) from None
+        tolerance = HALF_TOLERANCE if half else TOLERANCES[form]
+        if not difference <= tolerance:
+            raise ValueError(
+                f"{form} must give PyTorch's landmarks within {tolerance} px, but got {difference:.4f} px"
+            )
+        folder.rename(out)
+    return difference
+
+
+def compare(network: CropsToLandmarks, run: Callable, size: int) -> float:
+    """The largest difference of landmarks in pixels of the crop, at batches that the program was not traced with."""
+    differences = []
+    for batch in (1, 3):
+        crops = example(size, batch)
+        differences.append(np.abs(run(crops) - network(crops)["landmarks"].numpy()).max() * size)
+    return float(max(differences))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m modeling_mtld.export", description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write; it must not exist yet")
+    parser.add_argument(
+        "--model", default=str(CHECKPOINT), metavar="DIR_OR_ID", help="checkpoint (default: %(default)s)"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="(default: %(default)s)")
+    parser.add_argument("--half", action="store_true", help="weights in float16: half the size")
+    parser.add_argument("--topology", metavar="NAME", help="which landmarks, where a checkpoint has several sets")
+    arguments = parser.parse_args(argv)
+    try:
+        difference = export(arguments.model, arguments.out, arguments.format, arguments.half, arguments.topology)
+    except (ValueError, OSError) as error:
+        print(f"export: {first_line(error)}", file=sys.stderr)
+        return 2
+    files = ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in sorted(arguments.out.iterdir()))
+    print(f"{arguments.out} holds {files}; within {difference:.5f} px of PyTorch's landmarks")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""Landmarks of faces with ONNX Runtime alone: numpy, Pillow and onnxruntime, without PyTorch.
+
+`python -m modeling_mtld.export` writes this file beside the network. From Python:
+
+    find = Landmarks("model.onnx", detector="face_detection_yunet_2023mar.onnx")
+    faces = find("photo.jpg")
+    faces = find("photo.jpg", boxes=[[179, 87, 272, 179]])
+
+The result is that of the pipeline for one photo: {"score", "box", "landmarks"} of each face, in pixels of the upright
+photo, where the centre of the top-left pixel is (0, 0).
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+DETECTOR_SIDE = 640  # YuNet's file takes photos of this size
+DETECTOR_SCORE = 0.7
+DETECTOR_OVERLAP = 0.5  # intersection over the smaller box, above which two boxes are of one face
+# Side of the landmark box over the RMS distance of YuNet's five points from their mean; and its centre beyond the
+# middle between eyes and mouth, over their distance.
+DETECTOR_SCALE, DETECTOR_SHIFT = 3.68, 0.147
+MIN_SCORE = 0.55  # of a face that was detected
+MIN_IOU = 0.25  # of the landmarks with the detected box, below which they do not move the second crop
+
+
+class Landmarks:
+    """The faces of a photo and their landmarks.
+
+    Args:
+        model: path of the ONNX file that `modeling_mtld.export` wrote.
+        detector: path of YuNet's ONNX file (`face_detection_yunet_2023mar.onnx` of the Hub's
+            opencv/face_detection_yunet); without it, boxes must be given.
+        threads: of ONNX Runtime; 0 for all cores.
+    """
+
+    def __init__(self, model: str, detector: str | None = None, threads: int = 0):
+        self.model = _open(model, threads)
+        properties = self.model.get_modelmeta().custom_metadata_map
+        if "mtld" not in properties:
+            raise ValueError(f"model must be a file of modeling_mtld.export, but got {model}")
+        self.facts = json.loads(properties["mtld"])
+        self.detector = _open(detector, threads) if detector else None
+
+    def __call__(self, photo, boxes=None) -> list[dict]:
+        """
+        Args:
+            photo: path, PIL image, or (H, W, 3) uint8 RGB.
+            boxes: landmark boxes (x0, y0, x1, y1) in pixels of the upright photo; None looks for faces.
+
+        Raises:
+            ValueError: if the photo cannot be read, a box has no area, or there are neither boxes nor a detector.
+        """
+        image = read_photo(photo)
+        if boxes is not None:
+            return [_describe(*face, self.facts["landmark_names"]) for face in self._locate(image, _check(boxes))]
+        if self.detector is None:
+            raise ValueError("boxes must be given where there is no detector, but got None")
+        detected = detect_faces(self.detector, image)
+        first = self._locate(image, self._around(detected))
+        second = [_second_box(box, points) for box, (points, _) in zip(detected, first)]
+        faces = self._locate(image, self._around(second))
+        return [_describe(*face, self.facts["landmark_names"]) for face in faces if face[1].mean() >= MIN_SCORE]
+
+    def _around(self, boxes) -> list[np.ndarray]:
+        """Landmark boxes to those that the network was trained on."""
+        margins = np.array(self.facts["box_margins"]) * [-1, -1, 1, 1]
+        return [box + max(box[2] - box[0], box[3] - box[1]) * margins for box in boxes]
+
+    def _locate(self, image: Image.Image, boxes) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Landmarks (K, 2) in pixels of the photo, and scores (K,), of each box."""
+        if len(boxes) == 0:
+            return []
+        side = self.facts["image_size"]
+        corners = [_crop_corner(box, self.facts["box_enlargement"]) for box in boxes]
+        crops = np.stack([cut(image, corner, length, side) for corner, length in corners])
+        landmarks, scores = self.model.run(["landmarks", "scores"], {"crops": crops})
+        moved = [corner + points * length for (corner, length), points in zip(corners, landmarks.astype(np.float64))]
+        return list(zip(moved, scores))
+
+
+def _open(path: str, threads: int) -> onnxruntime.InferenceSession:
+    if not Path(path).is_file():
+        raise ValueError(f"model and detector must be ONNX files, but there is no {path}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(path), options)
+    except Exception as error:  # onnxruntime's own kinds, without a common one
+        raise ValueError(f"{path} must be an ONNX file, but got: {str(error).splitlines()[0]}") from error
+
+
+def read_photo(photo) -> Image.Image:
+    """The photo upright, in RGB. Raises ValueError if it cannot be read."""
+    if isinstance(photo, np.ndarray):
+        return Image.fromarray(photo)
+    try:
+        image = photo if isinstance(photo, Image.Image) else Image.open(photo)
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except OSError as error:
+        raise ValueError(f"photo must be a picture that Pillow reads, but got {photo}: {error}") from error
+
+
+def _check(boxes) -> np.ndarray:
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    if not (np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()):
+        raise ValueError(f"boxes must be finite with x1 > x0 and y1 > y0, but got {boxes.tolist()}")
+    return boxes
+
+
+def _crop_corner(box: np.ndarray, enlargement: float) -> tuple[np.ndarray, float]:
+    """The top-left corner (2,) of the square crop around a box, and its side, in pixels of the photo."""
+    side = max(box[2] - box[0], box[3] - box[1]) * enlargement
+    return (box[:2] + box[2:]) / 2 - side / 2, side
+
+
+def cut(image: Image.Image, corner: np.ndarray, length: float, side: int) -> np.ndarray:
+    """The square crop from `corner` (2,), `length` pixels of the photo wide: (side, side, 3) uint8, black outside.
+
+    Pixels are averaged where the crop has fewer, then linear between them, as `warp_image` does.
+    """
+    step = length / side  # pixels of the photo for one of the crop
+    low = np.clip(np.floor(corner - 2 * step) - 1, 0, image.size).astype(int)
+    high = np.clip(np.ceil(corner + length + 2 * step) + 2, 0, image.size).astype(int)
+    if (high <= low).any():
+        return np.zeros((side, side, 3), dtype=np.uint8)
+    pixels, start = np.asarray(image.crop((*low, *high)), dtype=np.float32), corner - low
+    steps = np.array([step, step])
+    if step > 1:
+        size = np.array(pixels.shape[1::-1])
+        small = np.maximum(np.rint(size / step).astype(int), 1)
+        pixels, factor = _shrink(pixels, small, max(2, int(np.ceil(min(step, size.max()))))), size / small
+        start, steps = (start + 0.5) / factor - 0.5, steps / factor
+    padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)))
+    return np.rint(_sample(padded, start + 1, steps, (side, side))).astype(np.uint8)
+
+
+def _shrink(pixels: np.ndarray, size: np.ndarray, times: int) -> np.ndarray:
+    """`pixels` (H, W, 3) averaged to `size` (w, h), after they were enlarged to `times` that size.
+
+    Enlarged in the integer arithmetic of OpenCV, whose rounding moves landmarks by up to 0.3 px of the crop.
+    """
+    values = pixels.astype(np.int64)
+    for axis, count in zip((1, 0), size * times):
+        places = np.maximum((np.arange(count) + 0.5) * pixels.shape[axis] / count - 0.5, 0)
+        low = places.astype(int)
+        high = np.minimum(low + 1, pixels.shape[axis] - 1)
+        share = np.rint((places - low) * 2048).astype(np.int64).reshape(-1, *[1] * (2 - axis))
+        near, far = values.take(low, axis), values.take(high, axis)
+        if axis:
+            values = near * (2048 - share) + far * share
+        else:
+            values = ((near >> 4) * (2048 - share) >> 16) + ((far >> 4) * share >> 16) + 2 >> 2
+    means = values.reshape(size[1], times, size[0], times, 3).mean(axis=(1, 3))
+    return np.floor(means + 0.5) if times == 2 else np.rint(means)
+
+
+def _sample(pixels: np.ndarray, start: np.ndarray, steps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Linear interpolation of `pixels` (H, W, 3) at the centres of a grid of `size` (w, h) cells, `steps` apart from
+    `start` on; at the edge, the last pixel goes on. All of them are (x, y)."""
+    for axis, first, step, count in zip((1, 0), start, steps, size):
+        places = np.clip(first + (np.arange(count) + 0.5) * step, 0, pixels.shape[axis] - 1)
+        low = places.astype(int)
+        high = np.minimum(low + 1, pixels.shape[axis] - 1)
+        share = (places - low).astype(np.float32).reshape(-1, *[1] * (2 - axis))
+        pixels = pixels.take(low, axis) * (1 - share) + pixels.take(high, axis) * share
+    return pixels
+
+
+def detect_faces(detector, image: Image.Image) -> list[np.ndarray]:
+    """Landmark boxes (4,) of the faces that YuNet finds, squares in pixels of the photo, the largest first."""
+    scale = DETECTOR_SIDE / max(image.size)
+    small = image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.BOX)
+    canvas = np.zeros((DETECTOR_SIDE, DETECTOR_SIDE, 3), dtype=np.float32)
+    canvas[: small.height, : small.width] = np.asarray(small)[..., ::-1]  # BGR
+    names = [output.name for output in detector.get_outputs()]
+    outputs = dict(zip(names, detector.run(names, {"input": canvas.transpose(2, 0, 1)[None]})))
+    found = [_decode(outputs, stride) for stride in (8, 16, 32)]
+    scores, points = (np.concatenate(parts) for parts in zip(*found))
+    boxes = (_landmark_boxes(points) + 0.5) / scale - 0.5
+    kept = []
+    for index in np.argsort(-scores):
+        if all(_overlap(boxes[index], boxes[other]) <= DETECTOR_OVERLAP for other in kept):
+            kept.append(index)
+    return sorted((boxes[index] for index in kept), key=lambda box: box[0] - box[2])
+
+
+def _decode(outputs: dict, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (N,) and five points (N, 5, 2) of one stride's cells above the threshold."""
+    share, present = (outputs[f"{name}_{stride}"][0, :, 0].clip(0, 1) for name in ("cls", "obj"))
+    scores = np.sqrt(share * present)
+    cells = np.flatnonzero(scores >= DETECTOR_SCORE)
+    columns = DETECTOR_SIDE // stride
+    centers = np.stack([cells % columns, cells // columns], axis=1)[:, None]
+    points = outputs[f"kps_{stride}"][0, cells].reshape(-1, 5, 2)
+    return scores[cells], (points + centers) * stride
+
+
+def _landmark_boxes(points: np.ndarray) -> np.ndarray:
+    """Squares (N, 4) around YuNet's eyes, nose and corners of the mouth (N, 5, 2)."""
+    eyes, mouth = points[:, :2].mean(axis=1), points[:, 3:].mean(axis=1)
+    centers = (eyes + mouth) / 2 + DETECTOR_SHIFT * (mouth - eyes)
+    distances = np.square(points - points.mean(axis=1, keepdims=True)).sum(axis=2).mean(axis=1)
+    half = DETECTOR_SCALE * np.sqrt(distances)[:, None] / 2
+    return np.concatenate([centers - half, centers + half], axis=1)
+
+
+def _shared(one: np.ndarray, other: np.ndarray) -> float:
+    return np.clip(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0, None).prod()
+
+
+def _area(box: np.ndarray) -> float:
+    return (box[2:] - box[:2]).prod()
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+    return _shared(one, other) / min(_area(one), _area(other))
+
+
+def _second_box(detected: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The box of the landmarks, unless they are away from where the face was detected."""
+    box = np.concatenate([points.min(axis=0), points.max(axis=0)])
+    shared = _shared(box, detected)
+    return box if shared >= MIN_IOU * (_area(box) + _area(detected) - shared) else detected
+
+
+def _describe(points: np.ndarray, scores: np.ndarray, names: list[str]) -> dict:
+    corners = np.concatenate([points.min(axis=0), points.max(axis=0)]).tolist()
+    return {
+        "score": float(scores.mean()),
+        "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), corners)),
+        "landmarks": [
+            {"label": name, "x": float(x), "y": float(y), "score": float(score)}
+            for name, (x, y), score in zip(names, points, scores)
+        ],
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Prints the faces of a photo and their landmarks as JSON.")
+    parser.add_argument("photo")
+    parser.add_argument("--model", default=str(Path(__file__).with_name("model.onnx")), help="(default: %(default)s)")
+    parser.add_argument("--box", nargs=4, type=float, action="append", metavar=("X0", "Y0", "X1", "Y1"))
+    parser.add_argument("--detector", metavar="FILE", help="face_detection_yunet_2023mar.onnx")
+    arguments = parser.parse_args(argv)
+    try:
+        faces = Landmarks(arguments.model, arguments.detector)(arguments.photo, arguments.box)
+    except ValueError as error:
+        print(f"onnx_landmarks: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(faces, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
