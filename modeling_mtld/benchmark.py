@@ -22,17 +22,16 @@ CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def count_costs(config: MTLDConfig) -> dict[str, int]:
-    """Parameters of a network as it is released and multiply-adds for one face, without computing anything.
+    """Parameters of a network and multiply-adds for one face, without computing anything.
 
-    `parameters` leaves out the heatmap branch, which is for training alone, and counts the confidences.
+    `parameters` counts the confidences, not the heatmap branch, which is for training alone.
     """
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:
         # The fused attention is unknown to the counter.
         model = MTLDForFacialLandmarkDetection._from_config(config, attn_implementation="eager")
         model.eval().requires_grad_(False)
         model(torch.zeros(1, 3, config.image_size, config.image_size))
-    released = [w.numel() for name, w in model.named_parameters() if not name.startswith("heatmap_branch.")]
-    return {"parameters": sum(released), "multiply_adds": counter.get_total_flops() // 2}
+    return {"parameters": model.num_parameters(), "multiply_adds": counter.get_total_flops() // 2}
 
 
 @torch.inference_mode()
