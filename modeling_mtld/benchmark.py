@@ -16,6 +16,7 @@ from .auto_mtld import write_whole
 from .backbone_mtld import build_backbone
 from .configuration_mtld import MTLDConfig
 from .modeling_mtld import MTLDForFacialLandmarkDetection
+from .quiet import quiet_libraries
 
 WARM_UP = 3  # runs that do not count
 CPU_FACTS = Path("/proc/cpuinfo")
@@ -123,6 +124,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None):
     arguments = parse_arguments(argv)
     torch.set_num_threads(arguments.threads)
+    quiet_libraries()
     measured = measure_networks(
         arguments.backbone, arguments.num_landmarks, arguments.image_size, arguments.batch_size, arguments.runs
     )

@@ -16,7 +16,7 @@ MAX_LOG_RATIO = 4.0  # scales are within e^-4 to e^4 times the mean one: a likel
 
 
 class MTLDFloat32Linear(nn.Linear):
-    """A linear layer that computes in float32, whatever the network was loaded as or converted to, also under autocast.
+    """A linear layer that computes in float32, also under autocast, whatever the network was loaded as or cast to.
 
     (..., in_features) of any dtype become (..., out_features) float32. As it is not `nn.Linear` itself, dynamic
     quantisation of all `nn.Linear` leaves it as it is.
