@@ -663,7 +663,7 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         """As in `nn.Module`. Warns, once, of a heatmap loss that is left out."""
         if mode and self.config.use_heatmap_loss and not hasattr(self, "heatmap_branch"):
             logger.warning_once(
-                "use_heatmap_loss is left out: without for_training=True, the network was made without its heatmap branch"
+                "use_heatmap_loss is left out: made without for_training=True, the network has no heatmap branch"
             )
         return super().train(mode)
 
