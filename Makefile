@@ -4,6 +4,9 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 # The photo for `make detect` goes to the recipe through the environment, so that spaces and quotes in its name survive.
 export IMAGE
+# These commands print one clear line where they fail, and make would add its own. On SIGQUIT it waits for the recipe, and
+# exits with status 1 and without a word. The trap has the shell wait for a command that Ctrl-C ends.
+QUIETLY := || { kill -QUIT $$PPID; sleep 1; }
 
 .DEFAULT_GOAL := help
 .PHONY: help detect demo test test-common test-browser style quality
@@ -25,10 +28,10 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 detect: $(STAMP)
-	@$(VENV)/bin/python -m modeling_mtld.detect $${IMAGE:+"$$IMAGE"} $(ARGS)
+	@trap : INT; $(VENV)/bin/python -m modeling_mtld.detect $${IMAGE:+"$$IMAGE"} $(ARGS) $(QUIETLY)
 
 demo: $(STAMP)
-	@$(VENV)/bin/python space/app.py $(ARGS)
+	@trap : INT; $(VENV)/bin/python space/app.py $(ARGS) $(QUIETLY)
 
 test: $(STAMP)
 	@$(VENV)/bin/python -m pytest -n auto --dist loadfile $(ARGS)

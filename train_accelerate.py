@@ -1,10 +1,10 @@
 """Trains and evaluates MTLD on faces with landmarks.
 
-    accelerate launch train_accelerate.py --dataset 300w --data_dir 300w --output_dir outputs/mtld-r18
-    accelerate launch train_accelerate.py --dataset 300w --data_dir 300w --eval_only \\
+    python train_accelerate.py --dataset 300w --data_dir 300w --output_dir outputs/mtld-r18
+    python train_accelerate.py --dataset 300w --data_dir 300w --eval_only \\
         --model_name_or_path outputs/mtld-r18 --output_dir outputs/scores
-    accelerate launch train_accelerate.py --dataset dolls/landmarks.yaml --output_dir outputs/dolls   # your own points
-    accelerate launch train_accelerate.py --dataset 300w wflw --data_dir 300w wflw --output_dir outputs/both
+    python train_accelerate.py --dataset dolls/landmarks.yaml --output_dir outputs/dolls   # your own points
+    python train_accelerate.py --dataset 300w wflw --data_dir 300w wflw --output_dir outputs/both
 
 The defaults are the paper's recipe (Section 4.1). Every row of its Tables 3 and 5 is this command with `--config`,
 such as `--config use_structure_loss=false` or `--config num_neighbors=10`; all modules off (its "Base") is
@@ -16,9 +16,9 @@ a training that was interrupted goes on with the same command and `--resume_from
 write one more and end the training. The
 model of the last epoch is written to --output_dir with its card, and its scores to evaluation/ there.
 
-`accelerate launch` brings several processes, GPUs and machines; `accelerate config` asks what there is. On wrong input
-this script prints one line and exits with status 2, after SIGTERM with 143; `accelerate launch --quiet` prints nothing
-more, and makes 1 of each.
+`accelerate launch` in place of `python` brings several processes, GPUs and machines; `accelerate config` asks what
+there is. On wrong input this script prints one line and exits with status 2, after SIGTERM with 143; `accelerate
+launch --quiet` prints nothing more, and makes 1 of each.
 """
 
 import contextlib
@@ -40,6 +40,7 @@ from tqdm.auto import tqdm
 
 from modeling_mtld.loss_mtld import ItemCounts, count_items
 from modeling_mtld.model_card_mtld import Stage, read_stages
+from modeling_mtld.quiet import quiet_libraries
 from training_mtld import checkpoints, data, models, optimization, publishing, tracking
 from training_mtld.checkpoints import Progress, Stopped, StopSignal
 from training_mtld.evaluation import report, scoring
@@ -338,6 +339,7 @@ def main(args):
 def run(argv=None) -> int:
     """The command. Returns the exit status: 0, or after one line on stderr 2 (wrong input), 130 (interrupted) or 143
     (terminated)."""
+    quiet_libraries()
     others = multiprocessing.active_children()
     try:
         main(parse_args(argv, description=__doc__))

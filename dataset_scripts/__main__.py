@@ -33,7 +33,7 @@ Examples:
     python -m dataset_scripts 300w --data_dir ~/300w --output_dir ~/300w-parquet --push_to_hub my-lab/300w
 
 The result is read by load_dataset("~/300w-parquet") anywhere, or from this project by
-  accelerate launch train_accelerate.py --dataset 300w --data_dir ~/300w-parquet ...
+  python train_accelerate.py --dataset 300w --data_dir ~/300w-parquet ...
 
 Exit status: 0; 1 if --check found faults, which stops nothing; 2 after an error, told in one line.
 """

@@ -16,23 +16,23 @@ from .auto_mtld import write_whole
 from .backbone_mtld import build_backbone
 from .configuration_mtld import MTLDConfig
 from .modeling_mtld import MTLDForFacialLandmarkDetection
+from .quiet import quiet_libraries
 
 WARM_UP = 3  # runs that do not count
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def count_costs(config: MTLDConfig) -> dict[str, int]:
-    """Parameters of a network as it is released and multiply-adds for one face, without computing anything.
+    """Parameters of a network and multiply-adds for one face, without computing anything.
 
-    `parameters` leaves out the heatmap branch, which is for training alone, and counts the confidences.
+    `parameters` counts the confidences, not the heatmap branch, which is for training alone.
     """
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:
         # The fused attention is unknown to the counter.
         model = MTLDForFacialLandmarkDetection._from_config(config, attn_implementation="eager")
         model.eval().requires_grad_(False)
         model(torch.zeros(1, 3, config.image_size, config.image_size))
-    released = [w.numel() for name, w in model.named_parameters() if not name.startswith("heatmap_branch.")]
-    return {"parameters": sum(released), "multiply_adds": counter.get_total_flops() // 2}
+    return {"parameters": model.num_parameters(), "multiply_adds": counter.get_total_flops() // 2}
 
 
 @torch.inference_mode()
@@ -124,6 +124,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None):
     arguments = parse_arguments(argv)
     torch.set_num_threads(arguments.threads)
+    quiet_libraries()
     measured = measure_networks(
         arguments.backbone, arguments.num_landmarks, arguments.image_size, arguments.batch_size, arguments.runs
     )

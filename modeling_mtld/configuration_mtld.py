@@ -175,7 +175,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
         use_pooled_estimate (`bool`): the decoder starts from Base's estimate, which has a loss of its own; otherwise
             from the mean face. Base needs it.
         use_multiscale_transformer (`bool`): feature pyramid, Feature Fusion Encoder and Landmark Decoder.
-        use_heatmap_loss (`bool`): the heatmap branch and Eq. 2.
+        use_heatmap_loss (`bool`): the heatmap branch and Eq. 2, in a network that is made `for_training`.
         use_structure_loss (`bool`): Eq. 4.
         use_visibility_head (`bool`): for every landmark whether the head itself hides it. It is not in the paper.
         use_scale_head (`bool`): a confidence for every landmark. It changes nothing else, and is not in the paper. A

@@ -101,16 +101,14 @@ def load_pipeline(model: str, device: str | None):
     Raises:
         ValueError: if there is no such checkpoint, or no such device.
     """
-    from transformers.utils import logging as transformers_logging
-
     from .auto_mtld import first_line
     from .configuration_mtld import MTLDConfig
     from .image_processing_mtld import MTLDImageProcessor
     from .modeling_mtld import MTLDForFacialLandmarkDetection
     from .pipeline_mtld import FacialLandmarkDetectionPipeline
+    from .quiet import quiet_libraries
 
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    quiet_libraries()
     local = Path(model).exists()
     if local and not (Path(model) / "config.json").is_file() or not local and model.count("/") != 1:
         raise ValueError(f"--model must be a checkpoint's directory or an id on the Hub, but got {model}")

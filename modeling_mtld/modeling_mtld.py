@@ -4,6 +4,7 @@ Order: outputs, position embedding, attention blocks, feature pyramid, Feature F
 heatmap branch, and the model that puts them together. Image positions are fractions of the crop, (x, y).
 """
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,17 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .auto_mtld import PushToHub
 from .backbone_mtld import STRIDES, build_backbone, fixed_size, is_channels_last, read_pretrained
 from .configuration_mtld import MTLDConfig, find_topology
-from .heads_mtld import INITIAL_MEAN_ERROR, MTLDDatasetOffsets, MTLDScaleHead, MTLDVisibilityHead
+from .heads_mtld import (
+    INITIAL_MEAN_ERROR,
+    MTLDDatasetOffsets,
+    MTLDFloat32Linear,
+    MTLDScaleHead,
+    MTLDVisibilityHead,
+)
 from .loss_mtld import ItemCounts, mtld_loss
 from .sampling_mtld import cell_grid, lay_out_maps, sample_map, sample_tokens
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -47,7 +56,8 @@ class MTLDOutput(ModelOutput):
             score of the face.
         visibilities: (batch, K) float32 in [0, 1], the probability that the head itself does not hide the landmark;
             None without a visibility head.
-        heatmaps: (batch, K, heatmap_size, heatmap_size); where labels were given and the branch is on.
+        heatmaps: (batch, K, heatmap_size, heatmap_size); where labels were given and the network was made
+            `for_training`.
         hidden_states: on request, the landmark queries after each decoder layer, each (batch, K, hidden_size).
         attentions: on request, the cross-attention of each decoder layer, weights that add up to 1. Sampled attention:
             (batch, 1, K, samples), in the first layer those of s4 and then of s3, in the others of s3. Dense
@@ -284,7 +294,7 @@ def zero_init(layer: nn.Module) -> nn.Module:
     return layer
 
 
-class MTLDLinearHead(nn.Linear):
+class MTLDLinearHead(MTLDFloat32Linear):
     """The detection head of a decoder layer: a linear layer for each landmark.
 
     Queries (batch, K, hidden) become moves (batch, K, 2), fractions of the crop. It runs in float32 outside autocast,
@@ -293,14 +303,14 @@ class MTLDLinearHead(nn.Linear):
     """
 
     def __init__(self, config: MTLDConfig):
-        super().__init__(config.hidden_size, config.num_landmarks * 2, dtype=torch.float32)
+        super().__init__(config.hidden_size, config.num_landmarks * 2)
         zero_init(self)
 
     def forward(self, queries):
         with maybe_autocast(queries.device.type, enabled=False):
-            weight, bias = self.weight.unflatten(0, (-1, 2)), self.bias.unflatten(0, (-1, 2))
+            weight, bias = self.weight.float().unflatten(0, (-1, 2)), self.bias.float().unflatten(0, (-1, 2))
             # For one face, a fifth of the time of a product of matrices for each landmark.
-            return ((queries.to(weight.dtype).unsqueeze(2) * weight).sum(dim=-1) + bias).float()
+            return (queries.float().unsqueeze(2) * weight).sum(dim=-1) + bias
 
 
 class MTLDSharedHead(nn.Module):
@@ -308,28 +318,26 @@ class MTLDSharedHead(nn.Module):
 
     def __init__(self, hidden_size: int):
         super().__init__()
-        self.fc1 = nn.Linear(hidden_size, hidden_size, dtype=torch.float32)
-        self.fc2 = nn.Linear(hidden_size, hidden_size, dtype=torch.float32)
-        self.out = zero_init(nn.Linear(hidden_size, 2, dtype=torch.float32))
+        self.fc1 = MTLDFloat32Linear(hidden_size, hidden_size)
+        self.fc2 = MTLDFloat32Linear(hidden_size, hidden_size)
+        self.out = zero_init(MTLDFloat32Linear(hidden_size, 2))
 
     def forward(self, queries):
-        with maybe_autocast(queries.device.type, enabled=False):
-            states = queries.to(self.fc1.weight.dtype)
-            return self.out(F.relu(self.fc2(F.relu(self.fc1(states))))).float()
+        return self.out(F.relu(self.fc2(F.relu(self.fc1(queries)))))
 
 
-class MTLDSamplingProjection(nn.Linear):
+class MTLDSamplingProjection(MTLDFloat32Linear):
     """Queries (..., hidden) to x and y of each sample, in cells from the landmark, and its logit: (..., samples, 3).
 
     New, it gives a grid of `size` x `size` cells of each map around the landmark and even weights, whatever the query.
     """
 
     def __init__(self, hidden_size: int, maps: int, size: int):
-        super().__init__(hidden_size, 3 * maps * size**2, dtype=torch.float32)
+        super().__init__(hidden_size, 3 * maps * size**2)
         self.maps, self.size = maps, size
 
     def forward(self, queries):
-        return super().forward(queries.to(self.weight.dtype)).float().unflatten(-1, (-1, 3))
+        return super().forward(queries).unflatten(-1, (-1, 3))
 
     def grid(self) -> torch.Tensor:
         """The bias of a new one."""
@@ -457,17 +465,14 @@ class MTLDBaseHead(nn.Module):
         super().__init__()
         self.mean_face = nn.Parameter(torch.full((config.num_landmarks, 2), 0.5, dtype=torch.float32))
         if config.use_pooled_estimate:
-            self.out = zero_init(nn.Linear(channels[-1], config.num_landmarks * 2, dtype=torch.float32))
+            self.out = zero_init(MTLDFloat32Linear(channels[-1], config.num_landmarks * 2))
 
     def estimate(self, feature_map) -> torch.Tensor:
         """feature_map: s5, (batch, channels, H, W). Returns (batch, K, 2) float32, fractions of the crop."""
         mean_face = self.mean_face.float().expand(feature_map.shape[0], -1, -1)
         if not hasattr(self, "out"):
             return mean_face
-        pooled = feature_map.mean(dim=(-2, -1))
-        with maybe_autocast(pooled.device.type, enabled=False):
-            moves = self.out(pooled.to(self.out.weight.dtype)).float()
-        return mean_face + moves.unflatten(-1, (-1, 2))
+        return mean_face + self.out(feature_map.mean(dim=(-2, -1))).unflatten(-1, (-1, 2))
 
 
 class MTLDLandmarkDecoder(MTLDBaseHead):
@@ -589,6 +594,16 @@ class MTLDPreTrainedModel(PushToHub, PreTrainedModel):
         elif isinstance(module, MTLDDatasetOffsets):
             init.zeros_(module.offsets)
 
+    def __getstate__(self) -> dict:
+        """For pickle, without the hooks behind `output_attentions` and its like, which transformers defines inside of
+        a function: the next such request makes new ones."""
+        for module in self.modules():
+            hooks = module._forward_hooks
+            for key in [key for key, hook in hooks.items() if hook.__module__ == capture_outputs.__module__]:
+                del hooks[key]
+        self._output_capturing_hooks_installed = False
+        return self.__dict__.copy()
+
 
 LOSS_INPUTS = ("intermediate_landmarks", "initial_landmarks", "heatmaps", "scales")  # of the predictions
 
@@ -612,9 +627,14 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
     >>> model(torch.zeros(1, 3, 256, 256)).landmarks.shape
     torch.Size([1, 68, 2])
     ```
+
+    Args:
+        config: of the network.
+        for_training: make the heatmap branch too, if `config.use_heatmap_loss`. A released checkpoint does not hold
+            it, and nothing but its loss needs it. `from_pretrained(..., for_training=True)` does the same.
     """
 
-    def __init__(self, config: MTLDConfig):
+    def __init__(self, config: MTLDConfig, for_training: bool = False):
         config.check()
         super().__init__(config)
         self.backbone = build_backbone(config.backbone_config, config.timm_kwargs)
@@ -626,7 +646,7 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
             self.decoder = MTLDLandmarkDecoder(config, channels, fine_channels)
         else:
             self.decoder = MTLDBaseHead(config, channels)
-        if config.use_heatmap_loss:
+        if for_training and config.use_heatmap_loss:
             self.heatmap_branch = MTLDHeatmapBranch(config, channels)
         # Last, and drawn in `post_init` alone: the others start from the same random weights with these and without.
         with init.no_init_weights():
@@ -638,6 +658,14 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
                 self.dataset_offsets = MTLDDatasetOffsets(config)
         self.post_init()
         self._make_channels_last()
+
+    def train(self, mode: bool = True):
+        """As in `nn.Module`. Warns, once, of a heatmap loss that is left out."""
+        if mode and self.config.use_heatmap_loss and not hasattr(self, "heatmap_branch"):
+            logger.warning_once(
+                "use_heatmap_loss is left out: made without for_training=True, the network has no heatmap branch"
+            )
+        return super().train(mode)
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
@@ -668,7 +696,8 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
     ) -> MTLDOutput:
         """
         Args:
-            pixel_values: (batch, 3, H, W), crops as `MTLDImageProcessor` makes them; H and W multiples of 32.
+            pixel_values: (batch, 3, H, W), crops as `MTLDImageProcessor` makes them; H and W multiples of 32. Floats
+                of any precision, which are cast to the network's.
             labels: (batch, K, 2), fractions of the crop, NaN where unannotated.
             visibility: (batch, K), with `labels` for a visibility head: 0 where the head itself hides the landmark,
                 above 0 where it does not, NaN where that is not known.
@@ -684,8 +713,9 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
                 default as in the configuration. What else the processor returns is ignored.
 
         Raises:
-            ValueError: if `pixel_values` or `labels` have another shape, H or W is not a multiple of 32, they are
-                not those of a backbone made for one size, or the network has no such `topology` or `dataset`.
+            ValueError: if `pixel_values` or `labels` have another shape, pixels are whole numbers, H or W is not a
+                multiple of 32, they are not those of a backbone made for one size, or the network has no such
+                `topology` or `dataset`.
         """
         self._check_inputs(pixel_values, labels, topology)
         self._check_of_faces(pixel_values.shape[0], visibility, dataset_ids, mirrored, dataset)
@@ -704,7 +734,7 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         predictions |= of_heads
         loss, loss_dict = None, None
         if labels is not None:
-            if self.config.use_heatmap_loss:
+            if hasattr(self, "heatmap_branch"):
                 predictions["heatmaps"] = self.heatmap_branch(feature_maps)
             terms = {name: predictions[name] for name in LOSS_INPUTS if name in predictions} | loss_inputs
             with maybe_autocast(pixel_values.device.type, enabled=False):
@@ -730,6 +760,9 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
 
     def _read_image(self, pixel_values) -> list[torch.Tensor]:
         """The feature maps s2 to s5, each (batch, channels, H, W)."""
+        # No weights in the replicas of torch's DataParallel
+        floats = (weights.dtype for weights in self.parameters() if weights.is_floating_point())
+        pixel_values = pixel_values.to(next(floats, pixel_values.dtype))
         feature_maps = self.backbone(pixel_values, output_hidden_states=False, output_attentions=False).feature_maps
         return [level.permute(0, 3, 1, 2) for level in feature_maps] if self.channels_last else feature_maps
 
@@ -750,6 +783,8 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
     def _check_inputs(self, pixel_values, labels, topology):
         if not isinstance(pixel_values, torch.Tensor):
             raise ValueError(f"pixel_values must be a tensor, but got {type(pixel_values).__name__}")
+        if not pixel_values.is_floating_point():
+            raise ValueError(f"pixel_values must be floats, as the processor makes them, but got {pixel_values.dtype}")
         if pixel_values.ndim != 4 or pixel_values.shape[1] != 3 or 0 in pixel_values.shape[-2:]:
             raise ValueError(f"pixel_values must be of shape (batch, 3, H, W), but got {tuple(pixel_values.shape)}")
         height, width = pixel_values.shape[-2:]

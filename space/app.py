@@ -22,7 +22,9 @@ import video_tab
 import webcam_tab
 from cards import describe
 from endpoints import add_endpoints
+from huggingface_hub.utils import logging as hub_logging
 from picker import FOLDER, Checkpoint, Picker, read_checkpoints
+from transformers.utils import logging as transformers_logging
 from uploads import MAX_FILE_SIZE, keep_sweeping
 
 LIST = FOLDER / "checkpoints.txt"
@@ -105,6 +107,9 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command. Returns the exit status: 0, or 2 after one line on stderr where it cannot be done."""
     arguments = parse_arguments(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    transformers_logging.set_verbosity_error()  # who serves the page need not read what they tell of their own work
+    hub_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     for name in ("SIGTERM", "SIGHUP"):  # so that it ends as with Ctrl-C, and leaves no files
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)

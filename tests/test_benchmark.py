@@ -33,8 +33,8 @@ def test_writes_what_it_measured(tmp_path, capsys):
 
 def test_costs_are_those_of_the_released_network():
     config = MTLDConfig(backbone="test_resnet", image_size=64)
-    with_branch = MTLDForFacialLandmarkDetection(config)
-    released = sum(weights.numel() for name, weights in with_branch.named_parameters() if "heatmap_branch" not in name)
+    released = MTLDForFacialLandmarkDetection(config).num_parameters()
+    assert released < MTLDForFacialLandmarkDetection(config, for_training=True).num_parameters()
     costs = count_costs(config)
     assert costs["parameters"] == released
     doubled = count_costs(MTLDConfig(backbone="test_resnet", image_size=128))

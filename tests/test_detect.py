@@ -150,6 +150,22 @@ def test_module_runs_as_a_command(tmp_path):
     assert "missing.jpg" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+@pytest.mark.parametrize("goal", ["detect", "demo"])
+@pytest.mark.parametrize("status", [0, 2])
+def test_make_adds_nothing_to_the_line_of_a_command_that_fails(tmp_path, goal, status):
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\necho "$2 said $3" >&2; exit {status}')
+    python.chmod(0o755)
+    (tmp_path / ".installed").touch()
+    root = Path(__file__).resolve().parents[1]
+    command = ["make", "--no-print-directory", goal, f"VENV={tmp_path}", "ARGS=x", "IMAGE=a 'photo'.jpg"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    said = "modeling_mtld.detect said a 'photo'.jpg" if goal == "detect" else "x said "
+    assert (done.returncode, done.stdout, done.stderr) == (1 if status else 0, "", f"{said}\n")
+
+
 def test_a_reader_that_stops_early_is_no_error(tmp_path):
     """As in `... | head -1`. The files are whole by then."""
     command = [

@@ -3,15 +3,18 @@
 import copy
 import itertools
 import logging
+import pickle
 
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from accelerate import init_empty_weights, load_checkpoint_and_dispatch
+from safetensors.torch import load_file, load_model, save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.heads_mtld import MTLDFloat32Linear
 from modeling_mtld.loss_mtld import count_items, mtld_loss
 from modeling_mtld.modeling_mtld import (
     MTLDFinePatch,
@@ -41,9 +44,9 @@ DENSE |= {"use_pooled_estimate": False}
 MIXED = {"pyramid_attention_levels": 2, "encoder_layers": 1}
 
 
-def new_model(**fields) -> MTLDForFacialLandmarkDetection:
+def new_model(for_training: bool = True, **fields) -> MTLDForFacialLandmarkDetection:
     torch.manual_seed(0)
-    return MTLDForFacialLandmarkDetection(MTLDConfig(**TINY | fields)).eval()
+    return MTLDForFacialLandmarkDetection(MTLDConfig(**TINY | fields), for_training).eval()
 
 
 @torch.no_grad()
@@ -128,6 +131,18 @@ def test_hidden_states_and_attentions_on_request(model):
     for weights in outputs.attentions:
         assert torch.allclose(weights.sum(dim=-1), torch.ones(2, 1, 5))
     assert torch.equal(outputs.landmarks, model(PIXELS).landmarks)
+
+
+def test_a_network_that_recorded_attentions_can_be_pickled():
+    model = moved_model()
+    wanted = {"output_hidden_states": True, "output_attentions": True, "output_sampling_locations": True}
+    before = model(PIXELS, **wanted)
+    again = pickle.loads(pickle.dumps(model))
+    for network in (again, copy.deepcopy(model), model):
+        outputs = network(PIXELS, **wanted)
+        assert torch.equal(outputs.landmarks, before.landmarks)
+        for name in ("hidden_states", "attentions", "sampling_locations"):
+            assert all(map(torch.equal, outputs[name], before[name])) and len(outputs[name]) == 2
 
 
 def test_dense_attentions_on_request():
@@ -285,6 +300,7 @@ def test_tuple_on_request(model):
         ((random_pixels(1, 3, 64, 80),), "pixel_values", "64 x 80"),
         ((random_pixels(1, 1, 64, 64),), "pixel_values", r"\(1, 1, 64, 64\)"),
         ((PIXELS.numpy(),), "pixel_values", "ndarray"),
+        ((PIXELS.byte(),), "pixel_values", "torch.uint8"),
         ((random_pixels(1, 3, 0, 64),), "pixel_values", r"\(1, 3, 0, 64\)"),
         ((PIXELS, random_labels(2, 6)), "labels", r"\(2, 6, 2\)"),
         ((PIXELS, random_labels(1)), "labels", r"\(1, 5, 2\)"),
@@ -316,6 +332,30 @@ def test_under_bfloat16_autocast_landmarks_and_losses_are_float32(model):
     estimates = outputs.intermediate_landmarks, outputs.initial_landmarks
     loss, _ = mtld_loss(model.config, LABELS, *estimates, outputs.heatmaps, outputs.scales, running_mean_error)
     assert outputs.loss.dtype == torch.float32 and torch.equal(outputs.loss, loss)
+
+
+@pytest.mark.parametrize("fields", [{}, DENSE, BASE], ids=["sampled", "dense", "base"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_network_that_was_cast_takes_pixels_of_float32(fields, dtype):
+    model = moved_model(**fields, use_visibility_head=True)
+    expected, found = model(PIXELS, LABELS), copy.deepcopy(model).to(dtype)(PIXELS, LABELS)
+    for name in ("landmarks", "scores", "visibilities", "loss"):
+        assert found[name].dtype == torch.float32
+        assert torch.allclose(found[name], expected[name], rtol=0.05, atol=0.05), name
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.ao.quantization:DeprecationWarning", "ignore:.*quantize_per:UserWarning")
+@pytest.mark.parametrize("fields", [{}, {"landmark_head": "shared"}, DENSE], ids=["sampled", "shared", "dense"])
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.float16])
+def test_dynamic_quantisation_leaves_the_heads_in_float32(fields, dtype):
+    model = moved_model(**fields, use_visibility_head=True)
+    quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=dtype)
+    assert not any(type(module) is torch.nn.Linear for module in quantized.modules())
+    expected, found = model(PIXELS, LABELS), quantized(PIXELS, LABELS)
+    for name in ("landmarks", "scores", "visibilities"):
+        assert torch.allclose(found[name], expected[name], atol=0.03), name
+    heads = [module for module in quantized.modules() if isinstance(module, MTLDFloat32Linear)]
+    assert len(heads) == sum(isinstance(module, MTLDFloat32Linear) for module in model.modules()) > 4
 
 
 def test_attention_written_out_gives_the_same(model):
@@ -364,7 +404,7 @@ def test_is_within_the_budget_of_table_4(backbone, parameters, multiply_adds):
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:
         model = MTLDForFacialLandmarkDetection._from_config(config, attn_implementation="eager")
         model.eval().requires_grad_(False)
-        count = sum(w.numel() for name, w in model.named_parameters() if not name.startswith("heatmap_branch."))
+        count = model.num_parameters()
         model(torch.zeros(1, 3, 256, 256))
     assert 0.85 * parameters < count <= parameters
     assert 0.85 * multiply_adds < counter.get_total_flops() / 2 <= multiply_adds
@@ -508,8 +548,8 @@ def test_loading_draws_nothing_anew(tmp_path, monkeypatch, warnings_of_transform
     assert not loaded.training
     mine, theirs = dict(model.named_parameters()), dict(loaded.named_parameters())
     mine, theirs = mine | dict(model.named_buffers()), theirs | dict(loaded.named_buffers())
-    assert mine.keys() == theirs.keys()
-    assert [n for n in mine if not n.startswith("heatmap_branch.") and not torch.equal(mine[n], theirs[n])] == []
+    assert theirs.keys() == {name for name in mine if not name.startswith("heatmap_branch.")}
+    assert [name for name in theirs if not torch.equal(mine[name], theirs[name])] == []
     assert torch.allclose(loaded(PIXELS).landmarks, model(PIXELS).landmarks, rtol=0, atol=1e-5)
 
 
@@ -528,7 +568,7 @@ def test_weights_of_convolutions_are_channels_last(tmp_path):
 
 def test_loaded_model_can_be_trained_on_with_a_new_heatmap_branch(tmp_path):
     moved_model().save_pretrained(tmp_path)
-    loaded = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path).train()
+    loaded = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path, for_training=True).train()
     branch = loaded.heatmap_branch
     assert branch.conv.weight.std() > 0.01
     assert (branch.norm.running_mean == 0).all() and (branch.norm.running_var == 1).all()
@@ -536,11 +576,35 @@ def test_loaded_model_can_be_trained_on_with_a_new_heatmap_branch(tmp_path):
     assert not outputs.heatmaps.any() and outputs.loss.isfinite()
 
 
+def test_a_network_of_any_configuration_holds_what_a_released_file_holds(tmp_path):
+    model = moved_model()
+    model.save_pretrained(tmp_path)
+    config = MTLDConfig.from_pretrained(tmp_path)
+    assert config.use_heatmap_loss
+    strict = MTLDForFacialLandmarkDetection(config).eval()
+    load_model(strict, tmp_path / "model.safetensors", strict=True)
+    with init_empty_weights():
+        empty = MTLDForFacialLandmarkDetection._from_config(config)
+    dispatched = load_checkpoint_and_dispatch(empty, tmp_path, device_map={"": "cpu"}, strict=True).eval()
+    for loaded in (strict, dispatched):
+        assert torch.allclose(loaded(PIXELS).landmarks, model(PIXELS).landmarks, rtol=0, atol=1e-5)
+
+
+def test_a_training_without_its_heatmap_branch_is_told_once(caplog):
+    model = new_model(for_training=False, decoder_layers=1)
+    assert not hasattr(model, "heatmap_branch") and caplog.messages == []
+    outputs = model.train().train()(PIXELS, LABELS)
+    assert outputs.heatmaps is None and "heatmap" not in outputs.loss_dict
+    assert [message.split(" is ")[0] for message in caplog.messages] == ["use_heatmap_loss"]
+    new_model(for_training=False, use_heatmap_loss=False).train()
+    assert len(caplog.messages) == 1
+
+
 def test_heatmap_branch_of_a_training_checkpoint_is_not_missed_without_it(tmp_path, warnings_of_transformers):
     model = moved_model()
     model.save_pretrained(tmp_path)
     save_file({k: w.contiguous() for k, w in model.state_dict().items()}, tmp_path / "model.safetensors")
-    loaded = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path, use_heatmap_loss=False)
+    loaded = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path)
     assert [record.getMessage() for record in warnings_of_transformers] == []
     assert torch.allclose(loaded(PIXELS).landmarks, model(PIXELS).landmarks, rtol=0, atol=1e-5)
 
@@ -565,7 +629,12 @@ def test_loaded_in_half_precision_keeps_coordinates_in_float32(tmp_path, head):
     for weights in (half.decoder.mean_face, half.decoder.out.weight, *layer.head.parameters()):
         assert weights.dtype == torch.float32
     assert layer.cross_attention.sampling.weight.dtype == torch.float32
-    assert half(random_pixels(1, 3, 64, 64).bfloat16()).landmarks.dtype == torch.float32
+    exact = half.float()(PIXELS).landmarks
+    half = MTLDForFacialLandmarkDetection.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    for pixels in (PIXELS, PIXELS.bfloat16(), PIXELS.double()):  # cast to the network's
+        landmarks = half(pixels).landmarks
+        assert landmarks.dtype == torch.float32 and torch.allclose(landmarks, exact, atol=0.03)
+        assert not torch.equal(landmarks, landmarks.bfloat16().float())
 
 
 def test_refuses_to_save_into_a_file(tmp_path):

@@ -120,8 +120,8 @@ def make_tables(words: list[str], monkeypatch):
 
 def run_command(command: str, monkeypatch):
     words = shlex.split(command)
-    if words[:3] == ["accelerate", "launch", "train_accelerate.py"]:
-        train(words[3:])
+    if "train_accelerate.py" in words[:3]:  # after python or accelerate launch
+        train(words[words.index("train_accelerate.py") + 1 :])
     elif words[:3] == ["python", "-m", "dataset_scripts"]:
         assert look_at_data(words[3:]) == 0
     elif words[:3] == ["python", "-m", "training_mtld.tables"]:

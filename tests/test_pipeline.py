@@ -2,6 +2,7 @@ import io
 import json
 
 import datasets
+import dill
 import numpy as np
 import pytest
 import torch
@@ -429,6 +430,31 @@ def test_loads_as_remote_code_and_can_be_saved_again(pipe, tmp_path):
     config = json.loads((tmp_path / "second" / "config.json").read_text())
     assert config["custom_pipelines"]["facial-landmark-detection"]["pt"] == ["AutoModelForKeypointDetection"]
     assert pipeline(model=str(tmp_path / "second"), trust_remote_code=True).task == "facial-landmark-detection"
+
+
+def test_checkpoints_with_different_code_each_run_their_own(pipe, tmp_path):
+    task, loaded = "facial-landmark-detection", {}
+    for version in ("first", "second"):
+        pipe.save_pretrained(tmp_path / version)
+        code = tmp_path / version / "pipeline_mtld.py"
+        code.write_text(f"{code.read_text()}\n\nFacialLandmarkDetectionPipeline.version = {version!r}\n")
+        loaded[version] = pipeline(task, model=str(tmp_path / version), trust_remote_code=True)
+    for version, own in loaded.items():
+        assert own.version == version and not hasattr(pipe, "version")
+        assert pipeline(task, model=str(tmp_path / version), trust_remote_code=True).version == version
+        assert pipeline(task, model=own.model, image_processor=own.image_processor).version == version
+        assert own(astronaut(), boxes=[BOX]) == pipe(astronaut(), boxes=[BOX])
+
+
+def test_a_function_that_holds_a_pipeline_can_be_sent_to_other_processes(pipe, tmp_path):
+    """As `Dataset.map(..., num_proc=2)` does."""
+    pipe.save_pretrained(tmp_path)
+    loaded = pipeline("facial-landmark-detection", model=str(tmp_path), trust_remote_code=True)
+    for find in (pipe, loaded):
+        expected = find(astronaut(), boxes=[BOX])
+        find.model(torch.zeros(1, 3, 64, 64), output_attentions=True)
+        sent = dill.loads(dill.dumps(lambda row, find=find: find(row["image"], boxes=[BOX])))
+        assert sent({"image": astronaut()}) == expected
 
 
 def test_a_loaded_model_makes_a_pipeline_as_its_name_does(pipe):

@@ -38,7 +38,7 @@ def in_process(monkeypatch):
 
 def tiny_model():
     torch.manual_seed(0)
-    return MTLDForFacialLandmarkDetection(MTLDConfig(**TINY))
+    return MTLDForFacialLandmarkDetection(MTLDConfig(**TINY), for_training=True)
 
 
 def options(dolls, tmp_path, **given):

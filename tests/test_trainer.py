@@ -26,7 +26,7 @@ PROCESSOR = MTLDImageProcessor(size={"height": 64, "width": 64})
 def new_model(**changes) -> MTLDForFacialLandmarkDetection:
     torch.manual_seed(0)
     return MTLDForFacialLandmarkDetection(
-        MTLDConfig(backbone="test_efficientnet", image_size=64, num_landmarks=5, **SIZES, **changes)
+        MTLDConfig(backbone="test_efficientnet", image_size=64, num_landmarks=5, **SIZES, **changes), for_training=True
     )
 
 
@@ -180,6 +180,13 @@ def test_bfloat16_autocast_on_the_cpu(tmp_path):
     assert predicted.dtype == np.float32
     rounded = torch.from_numpy(predicted).bfloat16().float().numpy()
     assert not np.array_equal(predicted, rounded)
+
+
+def test_bfloat16_evaluation_takes_pixels_of_float32(tmp_path):
+    exact = trainer_of(tmp_path, None, scored=crops(3)).evaluate()
+    rounded = trainer_of(tmp_path, None, scored=crops(3), bf16_full_eval=True).evaluate()
+    for name in ("eval_error", "eval_loss"):
+        assert rounded[name] == pytest.approx(exact[name], rel=0.02)
 
 
 @pytest.mark.parametrize("kind", ["of torch", "of datasets"])

@@ -37,7 +37,7 @@ def build_model(args) -> tuple[MTLDForFacialLandmarkDetection, bool]:
 
 
 def _load(args, benchmarks, fields) -> tuple[MTLDForFacialLandmarkDetection, bool]:
-    model, remade = load_for_benchmarks(args.model_name_or_path, benchmarks, fields)
+    model, remade = load_for_benchmarks(args.model_name_or_path, benchmarks, fields, not args.eval_only)
     if remade and args.eval_only:
         config = MTLDConfig.from_pretrained(args.model_name_or_path)
         missing = next(benchmark for benchmark in benchmarks if not has_landmarks(config, [benchmark]))
@@ -53,7 +53,8 @@ def _load(args, benchmarks, fields) -> tuple[MTLDForFacialLandmarkDetection, boo
 def _new(args, benchmarks, fields) -> tuple[MTLDForFacialLandmarkDetection, bool]:
     known = {"use_visibility_head": any(map(_knows_visibility, benchmarks))}
     fields = known | join_landmarks(benchmarks).config_fields | fields
-    model = MTLDForFacialLandmarkDetection(MTLDConfig(backbone=args.backbone or "resnet18", **fields))
+    config = MTLDConfig(backbone=args.backbone or "resnet18", **fields)
+    model = MTLDForFacialLandmarkDetection(config, for_training=True)
     if not args.random_backbone:
         model.load_backbone_weights(args.backbone_checkpoint)
     return model, True

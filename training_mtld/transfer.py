@@ -18,7 +18,7 @@ logger = logging.getLogger("train")
 
 
 def load_for_benchmarks(
-    path: str, benchmarks: Sequence[Benchmark], fields: dict
+    path: str, benchmarks: Sequence[Benchmark], fields: dict, for_training: bool = False
 ) -> tuple[MTLDForFacialLandmarkDetection, list[str]]:
     """The MTLD checkpoint at `path`, to train on or to score on `benchmarks`.
 
@@ -31,6 +31,7 @@ def load_for_benchmarks(
         path: directory or Hub id.
         benchmarks: give the landmarks.
         fields: of `MTLDConfig`, set on top of the checkpoint's.
+        for_training: as in `MTLDForFacialLandmarkDetection`.
 
     Returns:
         The model in evaluation mode, and the names of the weights with new rows, such as "decoder.queries": none where
@@ -44,25 +45,26 @@ def load_for_benchmarks(
         settings, _ = MTLDConfig.get_config_dict(path)
         if settings.get("model_type") != MTLDConfig.model_type:
             raise ValueError(f"a model of type {settings.get('model_type')!r}")
-        model = MTLDForFacialLandmarkDetection.from_pretrained(path, **fields)
+        model = MTLDForFacialLandmarkDetection.from_pretrained(path, for_training=for_training, **fields)
     except Exception as error:  # transformers, safetensors and the Hub's client each raise their own
         reason = first_line(error)
         raise ValueError(f"--model_name_or_path must be an MTLD checkpoint, but got {path}: {reason}") from error
     if has_landmarks(model.config, benchmarks):
         return model, []
-    return _with_landmarks_of(join_landmarks(benchmarks), model)
+    return _with_landmarks_of(join_landmarks(benchmarks), model, for_training)
 
 
 def _with_landmarks_of(
-    joint: JointLandmarks, source: MTLDForFacialLandmarkDetection
+    joint: JointLandmarks, source: MTLDForFacialLandmarkDetection, for_training: bool
 ) -> tuple[MTLDForFacialLandmarkDetection, list[str]]:
     """As `load_for_benchmarks`, of a loaded model with other landmarks."""
     config = copy.deepcopy(source.config)
     for name, value in joint.config_fields.items():
         setattr(config, name, value)
-    model = MTLDForFacialLandmarkDetection(config)
+    model = MTLDForFacialLandmarkDetection(config, for_training)
     common = common_places(source.config, joint)
-    of_landmarks, new, weights = _weights_of_landmarks(config), model.state_dict(), source.state_dict()
+    of_landmarks = _weights_of_landmarks(config, for_training)
+    new, weights = model.state_dict(), source.state_dict()
     counts = source.config.num_landmarks, config.num_landmarks
     for name in of_landmarks:
         weights[name] = _copy_rows(weights[name], new[name], counts, common)
@@ -84,7 +86,7 @@ def give_offsets(model: MTLDForFacialLandmarkDetection, names: list[str]):
             model.dataset_offsets.offsets.data[:, place] = former.offsets.data[:, former.names.index(name)]
 
 
-def _weights_of_landmarks(config: MTLDConfig) -> list[str]:
+def _weights_of_landmarks(config: MTLDConfig, for_training: bool) -> list[str]:
     """Names of the weights that have rows for each landmark: those whose shape follows K."""
     shapes = []
     for count in (config.num_landmarks, config.num_landmarks + 1):
@@ -92,7 +94,7 @@ def _weights_of_landmarks(config: MTLDConfig) -> list[str]:
         sized.num_landmarks = count
         sized.landmark_names = sized.flip_pairs = sized.topologies = sized.default_topology = None
         with torch.device("meta"):  # no memory, and nothing is drawn
-            weights = MTLDForFacialLandmarkDetection(sized).state_dict()
+            weights = MTLDForFacialLandmarkDetection(sized, for_training).state_dict()
         shapes.append({name: weight.shape for name, weight in weights.items()})
     return [name for name in shapes[0] if shapes[0][name] != shapes[1][name]]
 

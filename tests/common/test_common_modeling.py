@@ -20,8 +20,6 @@ from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.heads_mtld import MTLDScaleHead
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection, MTLDPreTrainedModel
 
-# They compare all weights with those loaded, and a saved checkpoint does not hold the heatmap branch.
-COMPARES_ALL_WEIGHTS = ("test_bc_torch_dtype", "test_can_use_safetensors", "test_load_save_without_tied_weights")
 # Releases until 5.17 take batch norm's counters for weights that should be halved.
 COUNTS_COUNTERS = ("test_keep_in_fp32_modules",)
 # They compare weights drawn at random with those that `_init_weights` draws.
@@ -49,9 +47,8 @@ class MTLDModelTester:
     num_attention_heads = 1  # of sampled attention, whatever the configuration
     num_hidden_layers = expected_num_hidden_layers = 2  # hidden states are those after each layer
 
-    def __init__(self, backbone: str = "test_efficientnet", use_heatmap_loss: bool = True):
+    def __init__(self, backbone: str = "test_efficientnet"):
         self.backbone = backbone
-        self.use_heatmap_loss = use_heatmap_loss
 
     def get_config(self) -> MTLDConfig:
         return MTLDConfig(
@@ -65,7 +62,6 @@ class MTLDModelTester:
             decoder_layers=self.num_hidden_layers,
             pyramid_attention_levels=2,
             encoder_layers=1,
-            use_heatmap_loss=self.use_heatmap_loss,
             use_visibility_head=True,
         )
 
@@ -143,9 +139,7 @@ class MTLDModelTest(ModelTesterMixin, unittest.TestCase):
 
     def setUp(self):
         name = self._testMethodName
-        self.model_tester = MTLDModelTester(use_heatmap_loss=name not in COMPARES_ALL_WEIGHTS)
-        if name in COUNTS_COUNTERS:
-            self.model_tester = MTLDModelTester(backbone="test_convnext", use_heatmap_loss=False)
+        self.model_tester = MTLDModelTester("test_convnext" if name in COUNTS_COUNTERS else "test_efficientnet")
         self._is_composite = name in IS_COMPOSITE
         if name not in COMPARES_INITIAL_WEIGHTS:
             patch = mock.patch.object(MTLDPreTrainedModel, "_init_weights", draw_zeros_too)
@@ -159,7 +153,7 @@ class MTLDModelTest(ModelTesterMixin, unittest.TestCase):
     def new_model_and_inputs(self) -> tuple[MTLDForFacialLandmarkDetection, dict]:
         torch.manual_seed(0)
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
-        return MTLDForFacialLandmarkDetection(config), inputs
+        return MTLDForFacialLandmarkDetection(config, for_training=True), inputs
 
     def test_can_init_all_missing_weights(self):
         # It passes over models whose configuration's file does not name a year since 2023.

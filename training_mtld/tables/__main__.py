@@ -29,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dataset_scripts import BENCHMARKS
 from modeling_mtld.auto_mtld import write_whole
 from modeling_mtld.benchmark import measure_networks
+from modeling_mtld.quiet import quiet_libraries
 
 from ..facts import git_commit, library_versions
 from ..options import Parser
@@ -347,6 +348,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status: 0, or after one line on stderr 1 (a training failed), 2 (wrong input) or
     130 (interrupted)."""
     signal.signal(signal.SIGTERM, _terminate)
+    quiet_libraries()
     try:
         make_tables(parse_arguments(sys.argv[1:] if argv is None else argv), Console())
     except TrainingFailed as error:

@@ -15,6 +15,21 @@ RUNNING_MEAN_MOMENTUM = 0.01
 MAX_LOG_RATIO = 4.0  # scales are within e^-4 to e^4 times the mean one: a likelihood that stays finite
 
 
+class MTLDFloat32Linear(nn.Linear):
+    """A linear layer that computes in float32, also under autocast, whatever the network was loaded as or cast to.
+
+    (..., in_features) of any dtype become (..., out_features) float32. As it is not `nn.Linear` itself, dynamic
+    quantisation of all `nn.Linear` leaves it as it is.
+    """
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__(in_features, out_features, dtype=torch.float32)
+
+    def forward(self, states):
+        with maybe_autocast(states.device.type, enabled=False):
+            return F.linear(states.float(), self.weight.float(), self.bias.float())
+
+
 class MTLDScaleHead(nn.Module):
     """The scale of each landmark's likely error, read from the feature maps s3 and s4 where the landmark was put.
 
@@ -33,9 +48,9 @@ class MTLDScaleHead(nn.Module):
         # Checkpoints have it under this name.
         self.register_buffer("usual_error", torch.full((config.num_landmarks,), INITIAL_MEAN_ERROR, **float32))
         self.norm = nn.LayerNorm(count, **float32)
-        self.fc1 = nn.Linear(count, width, **float32)
-        self.fc2 = nn.Linear(width, width, **float32)
-        self.out = nn.Linear(width, 1, **float32)
+        self.fc1 = MTLDFloat32Linear(count, width)
+        self.fc2 = MTLDFloat32Linear(width, width)
+        self.out = MTLDFloat32Linear(width, 1)
 
     def forward(self, feature_maps, landmarks, labels=None):
         """
@@ -59,9 +74,10 @@ class MTLDScaleHead(nn.Module):
 
     def _predict_ratios(self, feature_maps, landmarks):
         seen = [sample_map(level.detach(), landmarks.unsqueeze(2)).squeeze(-1) for level in feature_maps[:LEVELS]]
-        states = torch.cat(seen, dim=1).transpose(1, 2).to(self.fc1.weight.dtype)
-        states = F.relu(self.fc1(self.norm(states)) + self.landmark_embedding)
-        ratios = self.out(F.relu(self.fc2(states))).squeeze(-1).float()
+        states = torch.cat(seen, dim=1).transpose(1, 2)
+        states = F.layer_norm(states, states.shape[-1:], self.norm.weight.float(), self.norm.bias.float())
+        states = F.relu(self.fc1(states) + self.landmark_embedding)
+        ratios = self.out(F.relu(self.fc2(states))).squeeze(-1)
         return ratios.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
     @torch.no_grad()
@@ -114,14 +130,12 @@ class MTLDDatasetOffsets(nn.Module):
         return torch.full((count,), self.names.index(name), device=self.offsets.device)
 
 
-class MTLDVisibilityHead(nn.Linear):
+class MTLDVisibilityHead(MTLDFloat32Linear):
     """Whether the head itself hides each landmark, which its pose tells: one linear layer over the average of s5."""
 
     def __init__(self, config, channels: list[int]):
-        super().__init__(channels[-1], config.num_landmarks, dtype=torch.float32)
+        super().__init__(channels[-1], config.num_landmarks)
 
     def forward(self, feature_map):
         """feature_map: s5, (batch, channels, H, W). Returns logits (batch, K) float32, above 0 where it does not."""
-        pooled = feature_map.mean(dim=(-2, -1))
-        with maybe_autocast(pooled.device.type, enabled=False):
-            return super().forward(pooled.to(self.weight.dtype)).float()
+        return super().forward(feature_map.mean(dim=(-2, -1)))
