@@ -86,7 +86,7 @@ def check_photo(photo: Path | np.ndarray, upright: bool = False) -> str | dict:
         return _as_png(Image.fromarray(photo).convert("RGB"))
     with _open_whole(photo) as image:
         if image.mode.startswith(("I", "F")):
-            raise ValueError(f"{photo} must have 8 bits a channel, but got more: mode {image.mode}")
+            raise ValueError(f"{photo} must have 8 bits a channel, but got more than 8 bits, mode {image.mode}")
         if (upright or exif_orientation(image) == 1) and _is_read_by_datasets(image):
             return str(photo)
         return _as_png((turn_upright(image) if upright else image).convert("RGB"))

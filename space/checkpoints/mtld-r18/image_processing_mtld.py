@@ -334,9 +334,9 @@ def boxes_by_photo(boxes, count: int) -> Sequence:
     Raises:
         ValueError: if there are not as many.
     """
-    boxes = _to_lists(boxes, "boxes")
     if boxes is None:
         return [None] * count
+    boxes = tensor_to_array(boxes, "boxes") if isinstance(boxes, torch.Tensor) else by_position(boxes)
     if not _is_list(boxes) or len(boxes) != count:
         found = f"{len(boxes)} of them" if _is_list(boxes) else repr(boxes)
         raise ValueError(f"boxes must be one list for each of the {count} images, but got {found}")
