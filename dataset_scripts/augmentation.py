@@ -229,7 +229,7 @@ class FaceCrops(torch.utils.data.Dataset):
         """A face that the epoch has shown `repeat` times before."""
         try:
             return self.crop(self._read(index), int(self.epoch), repeat)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             name = self.faces.select_columns("image_id")[index]["image_id"]
             raise ValueError(f"face {name}: {error}") from error
 
