@@ -228,10 +228,16 @@ class FaceCrops(torch.utils.data.Dataset):
     def repeated(self, index: int, repeat: int) -> dict[str, torch.Tensor]:
         """A face that the epoch has shown `repeat` times before."""
         try:
-            return self.crop(self.faces[index], int(self.epoch), repeat)
+            return self.crop(self._read(index), int(self.epoch), repeat)
         except (ValueError, OSError) as error:
             name = self.faces.select_columns("image_id")[index]["image_id"]
             raise ValueError(f"face {name}: {error}") from error
+
+    def _read(self, index: int):
+        try:
+            return self.faces[index]
+        except Exception as error:  # PIL's readers raise nearly anything on damaged files
+            raise ValueError(f"its photo must be readable, but got {type(error).__name__}: {error}") from error
 
 
 class FaceStream(torch.utils.data.IterableDataset):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import datasets
 import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
 from modeling_mtld.geometry_mtld import (
@@ -18,6 +17,7 @@ from modeling_mtld.geometry_mtld import (
     pixels_to_fractions,
     transform_points,
 )
+from modeling_mtld.photo_mtld import exif_orientation, open_image
 
 from .benchmark import Benchmark
 from .symmetry import MirroredMean, OddPartner, mirrored_mean, odd_partners
@@ -162,9 +162,9 @@ def _digest_and_size(photo: Mapping) -> tuple[str, tuple[int, int]]:
     if not stored:
         with open(photo["path"], "rb") as file:
             stored = file.read()
-    with Image.open(io.BytesIO(stored)) as image:
-        turned = image.getexif().get(Image.ExifTags.Base.Orientation, 1) >= 5
-        size = image.size[::-1] if turned else image.size
+    with open_image(io.BytesIO(stored)) as image:
+        is_turned = image.format != "TIFF" and exif_orientation(image) >= 5  # the size of a TIFF is the upright one
+        size = image.size[::-1] if is_turned else image.size
     return hashlib.blake2b(stored, digest_size=16).hexdigest(), size
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+from modeling_mtld.photo_mtld import EXIF_ORIENTATION, exif_orientation, open_image, turn_upright
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def check_photo(photo: Path | np.ndarray, upright: bool = False) -> str | dict:
     """Decodes the whole photo and returns what `datasets.Image` should hold of it: the path, as a rule.
 
     `datasets.Image` turns a photo by its EXIF orientation. Where landmarks refer to the pixels as stored, not
-    `upright`, a photo that has one is returned as PNG bytes without it, and so are pixels, (H, W, 3) or (H, W) uint8.
+    `upright`, a photo that has one is returned as PNG bytes without it. So are pixels, (H, W, 3) or (H, W) uint8, and
+    what `datasets.Image` cannot read: HEIC, and photos with damaged EXIF data.
 
     Raises:
         ValueError: naming the file, if it is missing, cannot be decoded to the end or has more than 8 bits a channel
@@ -81,18 +84,33 @@ def check_photo(photo: Path | np.ndarray, upright: bool = False) -> str | dict:
     """
     if isinstance(photo, np.ndarray):
         return _as_png(Image.fromarray(photo).convert("RGB"))
+    with _open_whole(photo) as image:
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"{photo} must have 8 bits a channel, but got more than 8 bits, mode {image.mode}")
+        if (upright or exif_orientation(image) == 1) and _is_read_by_datasets(image):
+            return str(photo)
+        return _as_png((turn_upright(image) if upright else image).convert("RGB"))
+
+
+def _open_whole(photo: Path) -> Image.Image:
     try:
-        with Image.open(photo) as image:
-            image.load()
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
-            if upright or image.getexif().get(Image.ExifTags.Base.Orientation, 1) == 1:
-                return str(photo)
-            return _as_png(image.convert("RGB"))
+        image = open_image(photo)
+        image.load()
     except FileNotFoundError:
         raise ValueError(f"{photo} must be an image, but there is no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # PIL's readers raise nearly anything on damaged files
         raise ValueError(f"{photo} must be an image that can be read whole, but got: {error}") from error
+    return image
+
+
+def _is_read_by_datasets(image: Image.Image) -> bool:
+    """Whether `datasets.Image` opens the format, and turns the picture, for which it writes its EXIF data anew."""
+    try:
+        if EXIF_ORIENTATION in image.getexif():
+            image.getexif().tobytes()
+    except Exception:  # PIL raises nearly anything on damaged EXIF data
+        return False
+    return image.format != "HEIF"
 
 
 def _as_png(image: Image.Image) -> dict:

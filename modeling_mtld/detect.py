@@ -85,7 +85,7 @@ def load_photo(image: str | None):
     Raises:
         ValueError: if it cannot be read.
     """
-    from .image_processing_mtld import load_rgb
+    from .photo_mtld import load_rgb
 
     if image is None:
         from skimage.data import astronaut

@@ -9,6 +9,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Iterator
 from functools import lru_cache
 
 import cv2
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 PHOTO_SIDE = 1000  # longer side in pixels of the copy in which faces are looked for
 LARGE_PHOTO_SIDE = 1600  # and of a second copy, if none was found
 LARGE_PHOTO_SCORE = 2 / 3  # there, faces are surer than this, as gravel seen this finely has faces too
+LONG_RATIO = 3  # longer side of a picture over its shorter one, above which it is looked at in parts of this ratio
 OVERLAP = 0.5  # of two faces' intersection over the smaller one, above which they are one face
 
 YUNET_REPO = "opencv/face_detection_yunet"
@@ -64,7 +66,8 @@ _lock = threading.Lock()  # OpenCV's detectors are loaded once and keep state wh
 
 
 def detect_faces(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the faces in a photo.
+    """Finds the faces in a photo. One that is more than three times as long as it is wide, or as wide as it is long,
+    is looked at in overlapping parts, in which they are not as small.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -81,13 +84,40 @@ def detect_faces(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = f"{image.dtype} {image.shape}" if is_array else type(image).__name__
         raise ValueError(f"image must be a uint8 array (H, W, 3), but got {found}")
     with _lock:
-        boxes, scores = _detect_in_copies(image, PHOTO_SIDE)
+        boxes, scores = _detect_in_parts(image, PHOTO_SIDE)
         if len(boxes) == 0 and max(image.shape) > PHOTO_SIDE:
-            boxes, scores = _detect_in_copies(image, LARGE_PHOTO_SIDE)
+            boxes, scores = _detect_in_parts(image, LARGE_PHOTO_SIDE)
             boxes, scores = boxes[scores > LARGE_PHOTO_SCORE], scores[scores > LARGE_PHOTO_SCORE]
     kept = _suppress(boxes, scores)
     kept = kept[np.argsort(boxes[kept, 0] - boxes[kept, 2], kind="stable")]
     return boxes[kept], scores[kept]
+
+
+def _detect_in_parts(image: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Faces seen in the photo, or of a long one in each of its parts; some of them twice."""
+    boxes, scores = [], []
+    for left, top, part in _parts(image):
+        part_boxes, part_scores = _detect_in_copies(part, side)
+        boxes.append(part_boxes + [left, top, left, top])
+        scores.append(part_scores)
+    return np.concatenate(boxes), np.concatenate(scores)
+
+
+def _parts(image: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Left, top and pixels of parts along the longer side, evenly spread.
+
+    They overlap by the shorter side at least, so that one of them has all of a face. None is shorter than
+    `PHOTO_SIDE`, up to which a copy is as fine as the photo.
+    """
+    height, width = image.shape[:2]
+    longer, shorter = max(height, width), min(height, width)
+    length = min(longer, max(LONG_RATIO * shorter, PHOTO_SIDE))
+    count = 1 + math.ceil((longer - length) / (length - shorter)) if length < longer else 1
+    for start in np.linspace(0, longer - length, count).round().astype(int).tolist():
+        if height >= width:
+            yield 0, start, image[start : start + length]
+        else:
+            yield start, 0, image[:, start : start + length]
 
 
 def _detect_in_copies(image: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:

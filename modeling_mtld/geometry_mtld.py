@@ -6,11 +6,14 @@ point of the photo to a pixel of the crop. In a crop of width W, pixel x is the 
 the model's labels and outputs.
 """
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 import torch
 from torch.nn import functional
 
+BOX_KEYS = ("xmin", "ymin", "xmax", "ymax")  # of a face's box, as the pipeline returns it
 HIDDEN = 0.5  # visibility of a landmark, below which the head hides it
 
 BOX_ENLARGEMENT = 1.25  # side of the crop over the longer side of the landmark box (HRNet's protocol)
@@ -29,14 +32,19 @@ def landmark_box(landmarks) -> np.ndarray:
     return np.concatenate([annotated.min(axis=0), annotated.max(axis=0)])
 
 
+def box_corners(box):
+    """The four numbers of a box as the pipeline returns it, {"xmin", "ymin", "xmax", "ymax"}; any other as it is."""
+    return [box[key] for key in BOX_KEYS] if isinstance(box, Mapping) and set(box) == set(BOX_KEYS) else box
+
+
 def check_box(box, name: str = "box") -> np.ndarray:
-    """Returns `box` as float64 (4,).
+    """Returns `box`, four numbers or a dict of them as in `BOX_KEYS`, as float64 (4,).
 
     Raises:
         ValueError: if it is not four finite numbers, or x1 <= x0, or y1 <= y0.
     """
     try:
-        array = np.asarray(box, dtype=np.float64)
+        array = np.asarray(box_corners(box), dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be four numbers (x0, y0, x1, y1), but got {box!r}") from None
     if array.shape != (4,):

@@ -1,5 +1,7 @@
 """What programs call: named endpoints with typed arguments, for `gradio_client` and for plain HTTP."""
 
+import reprlib
+
 import gradio as gr
 from cards import summary
 from faces import MIN_SCORE
@@ -114,6 +116,9 @@ class Endpoints:
 def _faces(find, rgb, boxes, min_score) -> list[dict]:
     if boxes is None:
         return find(rgb, min_score=min_score)
-    if isinstance(boxes, list) and len(boxes) > MAX_BOXES:
+    if not isinstance(boxes, list):
+        expected = "a list such as [[40, 60, 200, 230]], or null to look for faces"
+        raise ValueError(f"boxes must be {expected}, but got {reprlib.repr(boxes)}")
+    if len(boxes) > MAX_BOXES:
         raise ValueError(f"boxes must be {MAX_BOXES} at most, but got {len(boxes)}")
     return find(rgb, boxes=boxes)

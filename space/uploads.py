@@ -15,11 +15,13 @@ from gradio.blocks import Block
 from gradio.utils import get_upload_folder
 from gradio_client.utils import is_http_url_like
 from PIL import Image
+from pillow_heif import register_heif_opener
 
 MAX_FILE_SIZE = "100mb"
 MAX_MEGAPIXELS = 50  # of a photo: 150 MB as RGB, and a phone's largest
 # PIL warns above this and refuses above its double; `load_rgb`, in a checkpoint's code, refuses where it warns.
 Image.MAX_IMAGE_PIXELS = MAX_MEGAPIXELS * 1_000_000
+register_heif_opener()  # photos of iPhones
 DISCARD_AFTER = 3  # seconds, for what is of no use
 SWEEP_EVERY, KEEP_FOR = 60, 900  # seconds, for all other files
 EXAMPLES = Path(__file__).resolve().parent / "examples"

@@ -1,5 +1,6 @@
 """Videos of visitors: read frame by frame within stated limits, and written as MP4 that browsers play."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,6 +11,7 @@ from uuid import uuid4
 
 import av
 import numpy as np
+from av.buffer import Buffer
 
 MAX_SECONDS = 30  # of a video, the rest of which is cut
 MAX_FRAMES = 900
@@ -179,7 +181,7 @@ class VideoReader:
 
     def _to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
         _check_size(frame.width, frame.height)
-        quarters = round(frame.rotation / 90) % 4  # counter-clockwise
+        is_mirrored, quarters = _orientation(frame.side_data.get("DISPLAYMATRIX"))
         size = _output_size(frame, self._stream.sample_aspect_ratio)
         if self._size is None:
             self._size = size[::-1] if quarters % 2 else size
@@ -187,7 +189,7 @@ class VideoReader:
         is_hd = frame.colorspace == UNKNOWN_COLORS and frame.height >= HD_HEIGHT
         colors = "itu709" if is_hd else None
         rgb = frame.to_ndarray(format="rgb24", width=width, height=height, src_colorspace=colors, interpolation="AREA")
-        return np.ascontiguousarray(np.rot90(rgb, quarters))
+        return np.ascontiguousarray(np.rot90(rgb[:, ::-1] if is_mirrored else rgb, quarters))
 
 
 class _Writer:
@@ -295,6 +297,21 @@ def _check_size(width: int, height: int):
     if not MIN_SOURCE_SIDE <= min(width, height) <= max(width, height) <= MAX_SOURCE_SIDE:
         limits = f"{MIN_SOURCE_SIDE} to {MAX_SOURCE_SIDE} pixels a side"
         raise ValueError(f"the video's pictures must be {limits}, but got {width} x {height}")
+
+
+def _orientation(matrix: Buffer | None) -> tuple[bool, int]:
+    """Whether a frame is to be mirrored left and right, and then by how many quarters to be turned counter-clockwise.
+
+    Args:
+        matrix: nine int32, row by row: the display matrix of ISO 14496-12, whose (x, y, 1) @ matrix is the place of a
+            pixel on the screen; None of a file that has none. It is taken for the closest of the eight orientations.
+    """
+    if matrix is None:
+        return False, 0
+    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5].tolist()
+    is_mirrored = a * d < b * c
+    angle = math.atan2(-b, -a) if is_mirrored else math.atan2(b, a)  # clockwise, as y points down
+    return is_mirrored, round(-angle / (math.pi / 2)) % 4
 
 
 def _output_size(frame: av.VideoFrame, pixel_ratio: Fraction | None) -> tuple[int, int]:

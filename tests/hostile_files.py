@@ -6,8 +6,16 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 from skimage.data import astronaut
+
+
+def sideways_exif() -> bytes:
+    """EXIF data of orientation 6 whose XResolution is a text, which PIL reads, but cannot write."""
+    orientation = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)
+    resolution = struct.pack("<HHI4s", 0x11A, 2, 3, b"72\0\0")
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + orientation + resolution + bytes(4)
 
 
 @cache
@@ -59,6 +67,8 @@ def make_odd_photos(folder: Path) -> dict[Path, str]:
     turned = Image.Exif()
     turned[0x0112] = 6  # to be turned by a quarter when shown
     photo.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.jpg", exif=turned)
+    photo.transpose(Image.Transpose.ROTATE_90).save(folder / "damaged tag.jpg", exif=sideways_exif())
+    pillow_heif.from_pillow(photo).save(folder / "phone.heic", quality=95)
     return {
         folder / "animated.gif": "first frame",
         folder / "16bit.png": "more than 8 bits",
@@ -66,4 +76,6 @@ def make_odd_photos(folder: Path) -> dict[Path, str]:
         folder / "palette.png": "",
         folder / "alpha.webp": "",
         folder / "turned.jpg": "",
+        folder / "damaged tag.jpg": "",
+        folder / "phone.heic": "",
     }

@@ -1,9 +1,11 @@
 import dataclasses
+import io
 
 import datasets
 import numpy as np
 import pytest
 import torch
+from hostile_files import sideways_exif
 from PIL import Image
 
 from dataset_scripts import BENCHMARKS
@@ -392,6 +394,16 @@ def test_a_face_that_cannot_be_cut_is_named():
     assert crops[0]["labels"].shape == (68, 2)
     with pytest.raises(ValueError, match=r"face afw/bad: box must be finite, but got \[0.0, 0.0, nan, 8.0\]"):
         crops[1]
+
+
+def test_a_face_whose_photo_raises_anything_is_named():
+    """PIL cannot turn it, so that `datasets` raises a TypeError."""
+    stored = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(stored, "JPEG", exif=sideways_exif())
+    columns = {"image": [{"bytes": stored.getvalue(), "path": None}], "image_id": ["afw/bad"]}
+    faces = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    with pytest.raises(ValueError, match=r"face afw/bad: its photo must be readable, but got TypeError"):
+        FaceCrops(faces, PROCESSOR, W300)[0]
 
 
 def test_margins_of_boxes_are_medians_and_always_such_that_a_processor_takes_them():

@@ -132,12 +132,13 @@ def test_point_far_outside_is_a_fault():
     only(report.faults, "train: 1 face with points outside", "more than half the side of the crop: 0/1 by 790.5 px")
 
 
-def test_photo_turned_by_exif():
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_photo_turned_by_exif(kind):
     """`datasets` shows it turned, and the landmarks are those of the picture that it shows."""
     exif = Image.Exif()
     exif[Image.ExifTags.Base.Orientation] = 6
     stored = io.BytesIO()
-    photo(0, (150, 160)).save(stored, "PNG", exif=exif)
+    photo(0, (150, 160)).save(stored, kind, exif=exif)
     faces = faces_of(1, landmarks=[changed(4, 155, 90)]).remove_columns("image")
     faces = faces.add_column("image", [{"bytes": stored.getvalue(), "path": None}])
     faces = faces.cast_column("image", datasets.Image(mode="RGB"))

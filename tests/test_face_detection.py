@@ -47,6 +47,46 @@ def test_largest_face_first():
     assert boxes[0, 0] > 192 and sides[0] == pytest.approx(2 * sides[1], rel=0.1)
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_long_picture_is_looked_at_in_parts(wide):
+    face, start = astronaut()[40:240, 130:330], 3650  # where neither of two parts that follow each other has all of it
+    photo = np.zeros((200, 5000, 3) if wide else (5000, 200, 3), np.uint8)
+    photo[(slice(None), slice(start, start + 200)) if wide else slice(start, start + 200)] = face
+    expected = ASTRONAUT - [130, 40, 130, 40] + ([start, 0, start, 0] if wide else [0, start, 0, start])
+    boxes, _ = detect_faces(photo)
+    assert len(boxes) == 1 and overlap(boxes[0], expected) > 0.7
+
+
+@pytest.mark.parametrize(
+    "size", [(40_000, 512), (40_000, 3), (40_000, 40), (512, 40_000), (2000, 700), (999, 1), (3, 3)]
+)
+def test_parts_cover_a_picture_and_overlap(size):
+    photo, seen = np.zeros((*size, 1), np.uint8), []
+    for left, top, part in face_detection_mtld._parts(photo):
+        part += 1
+        seen.append((top + left, max(part.shape[:2])))
+    assert photo.min() == 1 and len(seen) < 80
+    for (start, length), (following, _) in zip(seen, seen[1:]):
+        assert start < following <= start + length - min(size)
+
+
+def test_small_face_in_a_picture_of_40000_pixels(monkeypatch):
+    """By a detector that sees whatever is bright, and 30 pixels long."""
+
+    def see(image):
+        rows, columns = np.nonzero(image.max(axis=2) > 128)
+        found = len(rows) > 0 and np.ptp(rows) >= 29
+        box = [columns.min() - 0.5, rows.min() - 0.5, columns.max() + 0.5, rows.max() + 0.5] if found else []
+        return np.array(box).reshape(-1, 4), np.ones(int(found))
+
+    monkeypatch.setattr(face_detection_mtld._yunet, "load", lambda: None)
+    monkeypatch.setattr(face_detection_mtld, "_run_haar", see)
+    photo = np.zeros((40_000, 512, 3), np.uint8)
+    photo[31_000:31_092, 100:192] = 255
+    boxes, _ = detect_faces(photo)
+    assert overlap(boxes[0], [99.5, 30_999.5, 191.5, 31_091.5]) > 0.95 and len(boxes) == 1
+
+
 @pytest.mark.parametrize(
     "photo", [coffee()[::2, ::2].copy(), np.full((300, 400, 3), 127, np.uint8), np.zeros((2, 1, 3), np.uint8)]
 )

@@ -4,19 +4,27 @@ import base64
 import io
 import json
 import math
+import struct
 import subprocess
 import sys
 import warnings
+from collections import deque
 from pathlib import Path
 
+import datasets
 import numpy as np
+import pandas
 import pytest
 import torch
+import video
 from PIL import Image, ImageCms
 
+from dataset_scripts.face_files import check_photo
 from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.geometry_mtld import BOX_KEYS
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
+from modeling_mtld.photo_mtld import load_rgb
 from modeling_mtld.pipeline_mtld import FacialLandmarkDetectionPipeline
 
 CASES = 500
@@ -232,7 +240,7 @@ def draw_bad_box(random: np.random.Generator, width: int, height: int):
     empty = [x0, y0, x0, y1], [x1, y0, x0, y1], [x0, y0, x0 + 1e-9, y0 + 1e-9], [5e-324, 0, 1e-323, 1e-323]
     endless = [x0, float("nan"), x1, y1], [x0, y0, float("inf"), y1], torch.full((4,), torch.nan), [10**400, 0, 1, 1]
     far = [width, y0, width + 10, y1], [-1e9, -1e9, -1e8, -1e8], [-1e308, -1e308, 1e308, 1e308], [-1e6, -1e6, 1e6, 1e6]
-    shapes = [x0, y0, x1], [*good, 0.9], [good], np.array([good, good]), [x0, y0, [x1], y1], [x0, y0, x1, None]
+    shapes = [x0, y0, x1], [*good, 0.9], [[good]], np.array([[good, good]]), [x0, y0, [x1], y1], [x0, y0, x1, None]
     objects = (
         ["a", "b", "c", "d"],
         "0,0,5,5",
@@ -298,6 +306,7 @@ def run_case(pipe, seed: int, folder: Path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", message="a photo of .* is dark")  # of uint16 that hold 8 bits
             results = pipe(photos[0], boxes=boxes[0], **options) if alone else pipe(photos, boxes=boxes, **options)
     except ValueError as error:
         assert must is not True, f"refused: {error}"
@@ -331,6 +340,127 @@ def test_most_random_input_is_what_it_is_meant_to_be(tmp_path):
     """Else the test above would prove little."""
     musts = [draw_case(np.random.default_rng(seed), tmp_path)[2] for seed in range(CASES)]
     assert musts.count(True) > 0.3 * CASES and musts.count(False) > 0.2 * CASES
+
+
+# ---- the reading alone: each function draws one input, reads it, and raises AssertionError or whatever goes wrong
+
+
+def read_photo_with_random_exif(pipe, random, folder):
+    """Tags of any type, count and value, also beside the orientation, which alone counts."""
+    orientation, tags = int(random.integers(0, 10)), []
+    for _ in range(random.integers(0, 6)):
+        tag, count = int(random.integers(0x113, 65536)), int(random.choice([0, 1, 2, 3, 5, 99, 2**31]))
+        tags.append(struct.pack("<HHI", tag, int(random.integers(0, 16)), count) + random.bytes(4))
+    tags = [struct.pack("<HHIHH", 0x112, 3, 1, orientation, 0), *tags]
+    block = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(tags) + bytes(4)
+    Image.new("RGB", (30, 20)).save(folder / "photo.jpg", exif=block)
+    expected = (30, 20) if 5 <= orientation <= 8 else (20, 30)
+    assert load_rgb(folder / "photo.jpg").shape[:2] == expected
+    stored = check_photo(folder / "photo.jpg", upright=True)
+    shown = datasets.Image().decode_example({"path": stored, "bytes": None} if isinstance(stored, str) else stored)
+    assert shown.size[::-1] == expected
+
+
+def read_random_display_matrix(pipe, random, folder):
+    """Any nine numbers give an orientation; those near one of the eight, at any scale, give that one."""
+    video._orientation(random.integers(-(2**31), 2**31, 9, dtype=np.int64).astype(np.int32))
+    video._orientation((random.integers(-1, 2, 9) * (2**31 - 1)).astype(np.int32))
+    is_mirrored, quarters = bool(random.integers(2)), int(random.integers(4))
+    turn = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), quarters)  # (x, y) @ turn, counter-clockwise as seen
+    matrix = np.zeros((3, 3))
+    matrix[:2, :2] = np.diag([-1 if is_mirrored else 1, 1]) @ turn + random.uniform(-0.3, 0.3, (2, 2))
+    scaled = (matrix * 10 ** random.uniform(1, 9)).astype(np.int32)
+    assert video._orientation(scaled.ravel()) == (is_mirrored, quarters)
+
+
+def read_array_of_random_values(pipe, random, folder):
+    """Values of any range; those a little beyond [0, 1] or [0, 255] are clipped."""
+    kind = str(random.choice("uint16 int16 int32 int64 uint32 float16 float32 float64".split()))
+    low, high = np.sort(random.normal(0, 1, 2) * 10 ** random.uniform(-2, 5, 2))
+    with np.errstate(all="ignore"):
+        array = random.uniform(low, high, (9, 7, 3)).astype(kind)
+    try:
+        assert load_rgb(array).dtype == np.uint8
+    except ValueError as error:
+        assert "image must hold values in " in str(error)
+    top = int(random.choice([1, 255]))
+    share = random.uniform(-0.2, 1.2, (9, 7, 3))
+    share.ravel()[:2] = 0, 1
+    assert np.abs(load_rgb((share * top).astype(np.float32)) - np.clip(share, 0, 1) * 255).max() < 0.51
+
+
+def read_nested_boxes(pipe, random, folder):
+    """Boxes of one photo in lists of any kind; once more in a list of one is fine, more than that is not."""
+    boxes = [draw_box(random, 30, 20) for _ in range(random.integers(0, 4))]
+    forms = [tuple, np.array, torch.tensor, pandas.Series, list, lambda box: dict(zip(BOX_KEYS, box))]
+    boxes = [forms[random.integers(len(forms))](box) for box in boxes]
+    depth, nested = int(random.integers(0, 4)), boxes
+    lists = [list, tuple, lambda inner: pandas.Series(list(inner), index=range(len(inner), 0, -1), dtype=object)]
+    for inner in range(depth + 1):
+        nested = lists[random.integers(3)](nested if inner == 0 else [nested])
+    try:
+        taken = pipe.image_processor(np.zeros((20, 30, 3), np.uint8), boxes=nested)["face_counts"]
+    except ValueError as error:
+        assert depth > 1 and str(error).startswith("boxes")
+        return
+    assert depth <= 1 and taken == [len(boxes)]
+
+
+def read_container_of_photos(pipe, random, folder):
+    """Photos that have an order come back in it; of others a ValueError tells."""
+    streams = [io.BytesIO() for _ in range(random.integers(1, 4))]
+    sizes = random.integers(5, 40, (len(streams), 2))
+    for stream, (width, height) in zip(streams, sizes.tolist()):
+        Image.new("RGB", (width, height)).save(stream, "PNG")
+    kinds = [lambda s: s, io.BytesIO.getvalue, lambda s: bytearray(s.getvalue()), Image.open, load_rgb]
+    photos = [kinds[random.integers(len(kinds))](stream) for stream in streams]
+    index = random.permutation(100)[: len(photos)]
+    ordered = [list, tuple, deque, iter, lambda p: (x for x in p), lambda p: map(load_rgb, p)]
+    ordered += [
+        lambda p: pandas.Series(p, index=index, dtype=object),
+        lambda p: dict(enumerate(p)).values().__iter__(),
+    ]
+    others = [lambda p: set(map(id, p)), lambda p: dict(enumerate(p)), lambda p: dict(enumerate(p)).values()]
+    others += [lambda p: pandas.DataFrame({"photo": pandas.Series(p, dtype=object)}), lambda p: zip(p), lambda p: [p]]
+    others += [lambda p: KeyedByName(), lambda p: np.array(["a", "b"]), lambda p: range(3), lambda p: io.StringIO("a")]
+    is_ordered = random.random() < 0.6
+    ways = ordered if is_ordered else others
+    container = ways[random.integers(len(ways))](photos)
+    try:
+        faces = list(pipe(container, boxes="whole"))
+    except ValueError as error:
+        assert not is_ordered and " must " in str(error)
+        return
+    assert is_ordered and [len(found) for found in faces] == [1] * len(photos)
+    for (found,), (width, height) in zip(faces, sizes.tolist()):
+        centre = [(found["box"][f"{axis}min"] + found["box"][f"{axis}max"]) / 2 for axis in "xy"]
+        assert np.abs(np.subtract(centre, [width / 2, height / 2])).max() <= max(width, height)
+
+
+class KeyedByName:
+    """A data set that counts otherwise."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, name):
+        return {"first": 1}[name]
+
+
+READERS = (
+    read_photo_with_random_exif,
+    read_random_display_matrix,
+    read_array_of_random_values,
+    read_nested_boxes,
+    read_container_of_photos,
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", range(CASES // len(READERS)))
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
+def test_random_input_is_read_right(pipe, tmp_path, reader, seed):
+    reader(pipe, np.random.default_rng(seed), tmp_path)
 
 
 # ---- memory

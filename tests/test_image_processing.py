@@ -6,19 +6,25 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas
+import pillow_heif
 import pytest
 import torch
+from hostile_files import sideways_exif
 from PIL import Image
 
-from modeling_mtld import image_processing_mtld
+from modeling_mtld import photo_mtld
 from modeling_mtld.auto_mtld import CODE_FILES
+from modeling_mtld.detect import load_photo
 from modeling_mtld.geometry_mtld import pixels_to_fractions, transform_points
-from modeling_mtld.image_processing_mtld import MTLDImageProcessor, load_rgb
+from modeling_mtld.image_processing_mtld import MTLDImageProcessor
+from modeling_mtld.photo_mtld import load_rgb
 
 SOURCES = Path(__file__).resolve().parents[1] / "modeling_mtld"
 BOX = [10.0, 12.0, 40.0, 44.0]
@@ -126,6 +132,73 @@ def test_damaged_exif_does_not_cost_the_photo(pixels):
     assert load_rgb(Image.open(stream)).shape == pixels.shape
 
 
+def test_a_damaged_tag_does_not_cost_the_orientation(pixels):
+    stored = Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90)
+    content = encode(stored, "JPEG", exif=sideways_exif(), quality=100)
+    assert np.abs(load_rgb(content).astype(int) - pixels).max() < 20
+
+
+def heic(pixels, **options) -> bytes:
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(stream, quality=100, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("orientation", [None, 6])
+def test_heic_is_read_upright(tmp_path, pixels, orientation):
+    """`pillow_heif` writes the turn into the file, as phones do, and the EXIF orientation too."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation or 1
+    stored = pixels if orientation is None else np.rot90(pixels)
+    (tmp_path / "IMG_1.HEIC").write_bytes(heic(stored, exif=exif.tobytes()))
+    for source in (tmp_path / "IMG_1.HEIC", (tmp_path / "IMG_1.HEIC").read_bytes()):
+        assert np.abs(load_rgb(source).astype(int) - pixels).mean() < 3
+    assert load_photo(str(tmp_path / "IMG_1.HEIC"))[1].shape == pixels.shape
+
+
+def test_heic_without_its_package(monkeypatch, tmp_path, pixels):
+    (tmp_path / "photo.heic").write_bytes(heic(pixels))
+    monkeypatch.setattr(Image, "ID", [kind for kind in Image.ID if kind != "HEIF"])
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ValueError, match=r"photo\.heic' must be .*: pip install pillow-heif"):
+        load_rgb(tmp_path / "photo.heic")
+
+
+def test_files_and_bytes(tmp_path, pixels):
+    content = encode(Image.fromarray(pixels), "PNG")
+    (tmp_path / "photo.png").write_bytes(content)
+    with open(tmp_path / "photo.png", "rb") as file:
+        for source in (file, file, io.BytesIO(content), content, bytearray(content)):
+            assert (load_rgb(source) == pixels).all()
+    with open(tmp_path / "photo.png", encoding="latin1") as text, pytest.raises(ValueError, match="image must be a"):
+        load_rgb(text)
+
+
+@pytest.mark.parametrize("top, dtype", [(1, "float32"), (1, "float16"), (255, "float32"), (255, "int16")])
+def test_values_beyond_their_range_are_clipped(top, dtype):
+    """Brightened by 2 % and resized with bicubic weights, say."""
+    values = (np.array([[-0.06, 0, 0.5, 1, 1.02, 1.07]]) * top).astype(dtype)
+    assert np.abs(load_rgb(values)[0, :, 0] - [0, 0, 127.5, 255, 255, 255]).max() <= 1
+
+
+@pytest.mark.parametrize("mean, std", [((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), (0.5, 0.5), (0.5, 1)])
+def test_normalised_photos_are_refused(pixels, mean, std):
+    for photo in (pixels, pixels[:20, :20]):
+        with pytest.raises(ValueError, match=r"image must .* from -.*: it looks normalised"):
+            load_rgb(((photo / 255 - mean) / std).astype(np.float32))
+
+
+@pytest.mark.parametrize("bits, kind", [(10, "uint16"), (12, "uint16"), (12, "int32"), (8, "float16")])
+def test_values_that_fill_a_small_part_of_their_range_are_warned_of(pixels, bits, kind):
+    dark = (pixels.astype(float) * (2**bits - 1) / 255).astype(kind) if bits > 8 else pixels.astype(kind) / 50
+    with pytest.warns(UserWarning, match=f"a photo of {kind} is dark: it ends below 1/16 of 0..(65535; multiply|255)"):
+        load_rgb(dark)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_rgb(dark * dark.dtype.type(2 ** (16 - bits) if bits > 8 else 50))
+        load_rgb(np.zeros_like(dark))
+
+
 @pytest.mark.parametrize("channels", [None, 1, 3, 4])
 @pytest.mark.parametrize(
     "dtype", ["uint8", "uint16", "int32", "int64", "float16", "float32", "float64", "unit", "bool"]
@@ -200,7 +273,7 @@ def test_http_url(pixels, monkeypatch):
         assert (load_rgb(f"{url}/face.png") == pixels).all()
         with pytest.raises(ValueError, match="none.png.*404"):
             load_rgb(f"{url}/none.png")
-        monkeypatch.setattr(image_processing_mtld, "MAX_DOWNLOAD", 100)
+        monkeypatch.setattr(photo_mtld, "MAX_DOWNLOAD", 100)
         with pytest.raises(ValueError, match="face.png.*more than 100 bytes"):
             load_rgb(f"{url}/face.png")
     finally:
@@ -251,9 +324,9 @@ def test_strings_that_are_no_picture(image):
         np.full((5, 5), np.nan),
         np.array([[0.0, np.inf]]),
         np.full((5, 5, 3), -0.5),  # normalised beforehand
-        np.full((5, 5, 3), 300.0),
+        np.full((5, 5, 3), 400.0),
         np.full((5, 5, 3), -1),
-        np.full((5, 5, 3), 70000),
+        np.full((5, 5, 3), 90000),
         np.zeros((5, 5, 3), complex),
         np.full((5, 5, 3), "a"),
         np.full((5, 5, 3), None),
@@ -324,6 +397,18 @@ def test_box_is_enlarged_to_a_square(processor, pixels):
     matrix = processor(pixels, boxes=[BOX])["matrices"][0]
     np.testing.assert_allclose(transform_points(matrix, [25, 28]), [31.5, 31.5])  # its centre
     assert matrix[0, 0] == pytest.approx(64 / (32 * 1.25))
+
+
+def test_boxes_of_one_image_may_be_in_a_list_of_their_own(processor, pixels):
+    """As in the calls of other keypoint detectors' processors."""
+    expected = processor(pixels, boxes=[BOX, BOX])["matrices"]
+    named = dict(zip(("xmin", "ymin", "xmax", "ymax"), BOX))
+    containers = [[BOX, BOX]], torch.tensor([[BOX, BOX]]), np.array([[BOX, BOX]]), [[named, BOX]], [named, named]
+    for boxes in (*containers, pandas.Series([BOX, BOX], index=[5, 7]), pandas.DataFrame([BOX, BOX], index=[1, 0])):
+        assert (processor(pixels, boxes=boxes)["matrices"] == expected).all()
+    assert processor(pixels, boxes=[[]])["face_counts"] == [0]
+    by_position = processor(pandas.Series([pixels, pixels[:40]], index=[1, 0]), boxes=[[BOX], []])
+    assert by_position["face_counts"] == [1, 0]
 
 
 def test_boxes_of_any_container(processor, pixels):
@@ -403,7 +488,7 @@ def test_boxes_that_do_not_match_the_images(processor, pixels, boxes):
         processor([pixels, pixels], boxes=boxes)
 
 
-@pytest.mark.parametrize("boxes", [5, "ab", BOX, [[BOX]], {0: [BOX]}, np.array(3.0), np.array(BOX)])
+@pytest.mark.parametrize("boxes", [5, "ab", BOX, [[[BOX]]], {0: [BOX]}, np.array(3.0), np.array(BOX)])
 def test_boxes_of_one_image_must_be_a_list_of_boxes(processor, pixels, boxes):
     with pytest.raises(ValueError, match="^boxes"):
         processor(pixels, boxes=boxes)
@@ -499,6 +584,7 @@ def random_box(random: np.random.Generator):
     return box.tolist()
 
 
+@pytest.mark.filterwarnings("ignore:a photo of")
 @pytest.mark.parametrize("seed", range(60))
 def test_random_input_gives_landmarks_or_value_error(processor, seed):
     random = np.random.default_rng(seed)

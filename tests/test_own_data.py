@@ -5,14 +5,18 @@ from pathlib import Path
 import datasets
 import huggingface_hub
 import numpy as np
+import pillow_heif
 import pytest
 import yaml
+from hostile_files import sideways_exif
 from PIL import Image
 
 from dataset_scripts import BENCHMARKS, conversion, load_faces
 from dataset_scripts.benchmark import Distance, Part, box_side
+from dataset_scripts.check import check_faces
 from dataset_scripts.metadata import read_metadata
 from dataset_scripts.own_data import benchmark_yaml, default_data_dir, find_benchmark, read_benchmark
+from modeling_mtld.photo_mtld import load_rgb
 
 NAMES = ["right_eye", "left_eye", "nose_tip", "mouth_0", "mouth_1"]
 FACTS = {
@@ -528,6 +532,34 @@ def test_a_photo_stands_as_people_see_it(dolls):
     plain = datasets.load_dataset("imagefolder", data_dir=str(dolls / "test"), split="train")[0]["image"]
     assert ours.size == plain.size == stored[::-1]
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(plain.convert("RGB")))
+
+
+def test_a_photo_with_a_damaged_tag_stands_as_people_see_it(dolls):
+    """PIL, and so `datasets`, cannot turn it."""
+    photo = dolls / "test" / "d.png"
+    stored = Image.open(photo).convert("RGB")
+    stored.save(photo, exif=sideways_exif())
+    faces = load_faces(dolls / "landmarks.yaml", None, "test")
+    np.testing.assert_array_equal(np.asarray(faces[0]["image"]), np.rot90(stored, -1))
+    report = check_faces({"test": faces}, find_benchmark(dolls / "landmarks.yaml"))
+    assert report.faults == () and not any("outside" in line for line in report.warnings)
+
+
+def test_unreadable_exif_data_do_not_cost_a_photo(dolls):
+    photo = dolls / "test" / "d.png"
+    stored = Image.open(photo).convert("RGB")
+    stored.save(photo.with_suffix(".jpg"), exif=b"Exif\0\0nonsense")
+    photo.with_suffix(".jpg").rename(photo)
+    assert load_faces(dolls / "landmarks.yaml", None, "test")[0]["image"].size == stored.size
+
+
+def test_heic_photos_of_a_phone(dolls):
+    photo = dolls / "test" / "IMG_1.HEIC"
+    pillow_heif.from_pillow(Image.open(dolls / "test" / "d.png").convert("RGB")).save(photo)
+    write_rows(dolls / "test", {"file_name": "IMG_1.HEIC", "landmarks": points_of(3)})
+    (face,) = load_faces(dolls / "landmarks.yaml", None, "test")
+    assert face["image_id"] == "test/IMG_1"
+    np.testing.assert_array_equal(np.asarray(face["image"]), load_rgb(photo))
 
 
 def test_landmarks_told_apart_by_a_number_are_joined(tmp_path):

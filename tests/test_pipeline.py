@@ -4,6 +4,7 @@ import json
 import datasets
 import dill
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
@@ -212,6 +213,40 @@ def test_data_sets_and_generators_of_photos(pipe, monkeypatch, make, batch_size)
     assert [len(faces) for faces in whole] == [1, 1]
 
 
+@pytest.mark.parametrize("index", [[1, 0], [5, 7], ["a", "b"]])
+def test_pandas_series_count_by_position(pipe, index):
+    photos, boxes = [astronaut(), astronaut()[:300]], [[BOX], [BOX, BOX]]
+    expected = pipe(photos, boxes=boxes)
+    assert pipe(pandas.Series(photos, index=index), boxes=boxes) == expected
+    assert pipe(pandas.Series(photos, index=index), boxes=pandas.Series(boxes, index=index)) == expected
+
+
+def test_an_open_file_is_one_photo(pipe, tmp_path):
+    Image.fromarray(astronaut()).save(tmp_path / "photo.png")
+    expected = pipe(astronaut(), boxes=[BOX])
+    with open(tmp_path / "photo.png", "rb") as file:
+        assert pipe(file, boxes=[BOX]) == pipe(file, boxes=[BOX]) == expected
+        assert pipe([file], boxes=[[BOX]]) == [expected]
+    assert pipe((tmp_path / "photo.png").read_bytes(), boxes=[BOX]) == expected
+
+
+def test_the_box_of_a_face_can_be_given_back(pipe):
+    faces = pipe(astronaut(), boxes=[BOX, BOX])
+    boxes = [list(face["box"].values()) for face in faces]
+    assert pipe(astronaut(), boxes=[face["box"] for face in faces]) == pipe(astronaut(), boxes=boxes)
+    assert (pipe.box_around(faces[0]["box"]) == pipe.box_around(boxes[0])).all()
+    with pytest.raises(ValueError, match=r"boxes\[0\] must be four numbers"):
+        pipe(astronaut(), boxes=[{"xmin": 3}])
+
+
+def test_boxes_of_one_photo_may_be_in_a_list_of_their_own(pipe):
+    expected = pipe(astronaut(), boxes=[BOX, BOX])
+    for boxes in ([[BOX, BOX]], np.array([[BOX, BOX]]), torch.tensor([[BOX, BOX]])):
+        assert pipe(astronaut(), boxes=boxes) == expected
+        assert pipe({"image": astronaut(), "boxes": boxes}) == expected
+    assert pipe(astronaut(), boxes=[[]]) == []
+
+
 def test_photos_that_bring_their_boxes(pipe):
     items = [{"image": astronaut(), "boxes": [BOX] * count} for count in (2, 0, 1)]
     expected = pipe([astronaut()] * 3, boxes=[[BOX] * 2, [], [BOX]])
@@ -353,7 +388,7 @@ def test_url_timeout_is_passed_on(pipe, monkeypatch):
 
     content = io.BytesIO()
     Image.new("RGB", (40, 30)).save(content, "PNG")
-    monkeypatch.setattr("modeling_mtld.image_processing_mtld.urlopen", urlopen)
+    monkeypatch.setattr("modeling_mtld.photo_mtld.urlopen", urlopen)
     for options in ({}, {"timeout": 5}):
         assert len(pipe("https://somewhere/photo.png", boxes="whole", **options)) == 1
     assert asked == [30, 5]
@@ -396,7 +431,9 @@ def test_data_set_that_cannot_read_a_photo_itself(pipe):
         def __getitem__(self, index):
             return Image.open(io.BytesIO(b"no picture")) if index else astronaut()
 
-    with pytest.raises(ValueError, match=r"images\[1\] must be a readable picture, but got cannot identify"):
+    with pytest.raises(
+        ValueError, match=r"images\[1\] must be a readable picture, but got UnidentifiedImageError: cannot identify"
+    ):
         list(pipe(Broken(1, 2), boxes="whole"))
 
 

@@ -130,7 +130,10 @@ class TestEndpoints:
             ({"checkpoint": "broken"}, "The checkpoint broken cannot be loaded"),
             ({"boxes": [[0, 0, 0, 0]]}, "has no area"),
             ({"boxes": [[900, 900, 950, 950]]}, "must overlap its photo of 512 x 512"),
-            ({"boxes": "everywhere"}, "boxes must be 'whole', or come with the photos as lists"),
+            (
+                {"boxes": "0,0,5,5"},
+                "boxes must be a list such as [[40, 60, 200, 230]], or null to look for faces, but got",
+            ),
             ({"boxes": [[1, 2, 3, 4]] * 101}, "boxes must be 100 at most, but got 101"),
             ({"boxes": [["a", "b", "c", "d"]]}, "must be four numbers"),
             ({"min_score": 7}, "min_score must be a number from 0 to 1, but got 7"),

@@ -1,4 +1,5 @@
 import os
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -7,6 +8,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
+
+from modeling_mtld.photo_mtld import TURNS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "space"))
 import video
@@ -160,6 +164,31 @@ def test_what_a_phone_turned_comes_out_upright(tmp_path, rotation, corner):
     found = frame[-6:] if "bottom" in corner else frame[:6]
     found = found[:, :6] if "left" in corner else found[:, -6:]
     assert found[..., 0].mean() > 150 and found[..., 1].mean() < 90
+
+
+MATRICES = {  # a, b, c, d of the display matrix of each EXIF orientation
+    1: (1, 0, 0, 1),
+    2: (-1, 0, 0, 1),
+    3: (-1, 0, 0, -1),
+    4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0),
+    6: (0, 1, -1, 0),
+    7: (0, -1, -1, 0),
+    8: (0, -1, 1, 0),
+}
+
+
+@pytest.mark.parametrize("orientation", MATRICES)
+def test_all_eight_orientations(tmp_path, orientation):
+    content = write(tmp_path / "stored.mp4", even(2)).read_bytes()
+    at = content.index(b"tkhd") + 44
+    a, b, c, d = (round(value * 65536) for value in MATRICES[orientation])
+    (tmp_path / "a.mp4").write_bytes(
+        content[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + content[at + 36 :]
+    )
+    upright = picture(0) if orientation == 1 else Image.fromarray(picture(0)).transpose(TURNS[orientation])
+    frame = read(tmp_path / "a.mp4")[0][0]
+    assert frame.shape == np.asarray(upright).shape and brightness_is_close(frame, np.asarray(upright))
 
 
 @pytest.mark.parametrize("size", [(65, 49), (17, 301), (640, 16)])

@@ -25,6 +25,7 @@ CODE_FILES = (
     "sampling_mtld.py",
     "loss_mtld.py",
     "geometry_mtld.py",
+    "photo_mtld.py",
     "image_processing_mtld.py",
     "face_detection_mtld.py",
     "flip_mtld.py",

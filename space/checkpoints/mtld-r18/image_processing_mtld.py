@@ -1,26 +1,19 @@
 """Photos and face boxes to the network's input, and the network's output back to pixels of the photo."""
 
-import io
 import itertools
-import os
-import threading
-import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from typing import TypedDict
-from urllib.request import Request, urlopen
 
-import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature, get_size_dict
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ChannelDimension
 from transformers.utils import TensorType
 
-from .auto_mtld import AUTO_MAP, PushToHub, bring_code, first_line
+from .auto_mtld import AUTO_MAP, PushToHub, bring_code
 from .geometry_mtld import (
     BOX_ENLARGEMENT,
+    box_corners,
     check_box,
     crop_matrix,
     fractions_to_pixels,
@@ -29,204 +22,13 @@ from .geometry_mtld import (
     transform_points,
     warp_image,
 )
+from .photo_mtld import load_rgb, tensor_to_array
 
 MARGIN_LIMITS = (-0.4, 100.0)  # of `box_margins`; high where the landmarks are few and close together
-URL_TIMEOUT = 30  # seconds
-MAX_DOWNLOAD = 200_000_000  # bytes of a photo at a URL
-BLOCK_ROWS = 256  # arrays other than uint8 are converted by blocks, so that no float copy of a whole photo is made
 MAX_CROP_SIZE = 8192  # pixels; OpenCV's warp takes images of less than 32,768, and the crop is first sampled doubly
 MIN_BOX_SIDE = 0.01  # pixels of the photo
 MAX_BOX_RATIO = 20  # longer side of a box over the longer side of its photo
 FILE_KEYS = ("auto_map", "image_processor_type", "processor_class")  # what transformers adds to the settings' file
-
-_reading = threading.Lock()  # the filters of warnings are the whole process's
-
-
-def load_rgb(
-    image, name: str = "image", input_data_format=None, do_convert_rgb: bool = True, timeout: float = URL_TIMEOUT
-) -> np.ndarray:
-    """Any image as (H, W, 3) uint8 RGB, upright.
-
-    - A path, an http(s) or data URL, or a PIL image of any mode: its EXIF orientation is applied; of an animation the
-      current frame is taken, which in a file is the first.
-    - A numpy array or torch tensor (H, W), (H, W, C) or (C, H, W) with C of 1, 3 or 4. Where both ends could be the
-      channels, numpy's are last and torch's first, unless `input_data_format` says otherwise.
-
-    uint16 (PIL's `I;16`) is scaled from 0..65535. Wider integers are taken as they are up to 255, else as 16-bit.
-    Floats are in [0, 1], else in [0, 255], within one percent. Transparent pixels show white. A uint8 RGB array is
-    returned without a copy.
-
-    Args:
-        image: what to read.
-        name: what error messages call it.
-        input_data_format: "channels_first" or "channels_last", for arrays and tensors.
-        do_convert_rgb: False refuses an image that is not RGB already.
-        timeout: seconds to wait for a URL.
-
-    Raises:
-        ValueError: naming the image or file, if it is missing, broken, empty, of another type or shape, holds NaN,
-            values out of range, or, in a file, more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
-    """
-    if isinstance(image, str | os.PathLike):
-        shown = f"{name} {_shorten(os.fspath(image))}"
-        with _open_picture(os.fspath(image), shown, timeout) as picture:
-            return _pil_to_rgb(picture, shown, do_convert_rgb)
-    if isinstance(image, Image.Image):
-        return _pil_to_rgb(image, name, do_convert_rgb)
-    if isinstance(image, np.ndarray | torch.Tensor):
-        return _array_to_rgb(image, name, input_data_format, do_convert_rgb)
-    raise ValueError(f"{name} must be a path, URL, PIL image, array or tensor, but got {type(image).__name__}")
-
-
-def _shorten(source: str) -> str:
-    return repr(source if len(source) <= 200 else f"{source[:80]}...")  # a data URL holds the whole picture
-
-
-@contextmanager
-def _pil_warnings():
-    """PIL's warning of a huge picture is an error. Its others are of damaged metadata and tell nothing of pixels."""
-    with _reading, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-        warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-        yield
-
-
-def _open_picture(source: str, name: str, timeout: float) -> Image.Image:
-    is_url = isinstance(source, str) and source.lower().startswith(("http://", "https://", "data:"))
-    if not is_url and not os.path.isfile(source):
-        found = "a directory" if os.path.isdir(source) else "no such file"
-        raise ValueError(f"{name} must be a readable picture, but got {found}")
-    try:
-        file = io.BytesIO(_download(source, timeout)) if is_url else source
-        with _pil_warnings():
-            return Image.open(file)
-    except Exception as error:  # PIL's readers, and URLs, raise nearly anything
-        raise ValueError(f"{name} must be a readable picture, but got {_describe(error)}") from error
-
-
-def _download(url: str, timeout: float) -> bytes:
-    request = Request(url, headers={"User-Agent": "mtld"})  # some hosts refuse urllib's own name
-    with urlopen(request, timeout=timeout) as response:
-        content = response.read(MAX_DOWNLOAD + 1)
-    if len(content) > MAX_DOWNLOAD:
-        raise ValueError(f"more than {MAX_DOWNLOAD:,} bytes")
-    return content
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
-
-
-def _pil_to_rgb(image: Image.Image, name: str, do_convert_rgb: bool) -> np.ndarray:
-    _check_not_empty(image.size, name)
-    if not do_convert_rgb and image.mode != "RGB":
-        raise ValueError(f"{name} must be RGB where do_convert_rgb is False, but got the mode {image.mode!r}")
-    try:
-        with _pil_warnings():
-            image.load()
-            image = _upright(image)
-        if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # `convert` would clip these to 255
-            image = np.asarray(image)
-        else:
-            return np.asarray(_convert_to_rgb(image))
-    except Exception as error:  # truncated and damaged files surface here, as nearly any exception
-        raise ValueError(f"{name} must be a readable picture, but got {_describe(error)}") from error
-    return cv2.cvtColor(_to_uint8(image, name), cv2.COLOR_GRAY2RGB)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
-    except Exception:  # unreadable EXIF data tells no orientation; the picture itself is fine
-        return image
-
-
-def _convert_to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("La", "RGBa"):  # premultiplied alpha converts to nothing but the plain kind
-        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
-    if image.mode == "LAB":  # PIL's `convert` does not know it
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        background = Image.new("RGB", image.size, "white")
-        background.paste(image, mask=image.getchannel("A"))
-        return background
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _array_to_rgb(array, name: str, input_data_format, do_convert_rgb: bool) -> np.ndarray:
-    channels_first = isinstance(array, torch.Tensor)
-    array = _tensor_to_array(array, name) if channels_first else np.asarray(array)  # a plain one of its subclasses
-    if input_data_format is not None:
-        if input_data_format not in ("channels_first", "channels_last"):  # ChannelDimension's members are strings too
-            raise ValueError(
-                f"input_data_format must be 'channels_first' or 'channels_last', but got {input_data_format!r}"
-            )
-        channels_first = input_data_format == "channels_first"
-    array = _channels_last(array, name, channels_first, strict=input_data_format is not None)
-    _check_not_empty(array.shape, name)
-    channels = array.shape[2]
-    if not do_convert_rgb and channels != 3:
-        raise ValueError(f"{name} must be RGB where do_convert_rgb is False, but got {channels} channels")
-    pixels = np.ascontiguousarray(_to_uint8(array, name))
-    if channels == 1:
-        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
-    return pixels if channels == 3 else np.asarray(_convert_to_rgb(Image.fromarray(pixels, "RGBA")))
-
-
-def _tensor_to_array(tensor: torch.Tensor, name: str) -> np.ndarray:
-    try:
-        tensor = tensor.detach().cpu()
-        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    except (TypeError, RuntimeError) as error:
-        raise ValueError(f"{name} must be a plain tensor, but got {_describe(error)}") from error
-
-
-def _channels_last(array: np.ndarray, name: str, channels_first: bool, strict: bool) -> np.ndarray:
-    """(H, W) or (H, W, C) or (C, H, W) to (H, W, C); `channels_first` is a guess unless `strict`."""
-    if array.ndim == 2:
-        return array[:, :, None]
-    if array.ndim == 3:
-        for first in [channels_first] if strict else [channels_first, not channels_first]:
-            if array.shape[0 if first else 2] in (1, 3, 4):
-                return np.moveaxis(array, 0, -1) if first else array
-    raise ValueError(f"{name} must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, but got {array.shape}")
-
-
-def _check_not_empty(shape, name: str):
-    if 0 in shape:
-        raise ValueError(f"{name} must have at least one pixel, but got the size {tuple(shape)}")
-
-
-def _to_uint8(array: np.ndarray, name: str) -> np.ndarray:
-    """Values of any kind to 0..255, see `load_rgb`."""
-    if array.dtype == np.uint8:
-        return array
-    scale = _scale_to_255(array, name)
-    result = np.empty(array.shape, dtype=np.uint8)
-    for start in range(0, len(array), BLOCK_ROWS):
-        block = array[start : start + BLOCK_ROWS].astype(np.float32) * np.float32(scale)
-        result[start : start + BLOCK_ROWS] = np.clip(np.rint(block), 0, 255)
-    return result
-
-
-def _scale_to_255(array: np.ndarray, name: str) -> float:
-    kind = array.dtype.kind
-    if kind == "b":
-        return 255.0
-    if kind == "u" and array.dtype.itemsize == 2:
-        return 255 / 65535
-    if kind not in "iuf":
-        raise ValueError(f"{name} must hold numbers, but got the dtype {array.dtype}")
-    low, high = float(array.min()), float(array.max())
-    if kind == "f":
-        top, margin, ranges = (1 if high <= 1.01 else 255), 0.01, "[0, 1] or [0, 255]"
-    else:
-        top, margin, ranges = (255 if high <= 255 else 65535), 0, "0..255 or 0..65535"
-    if not (low >= -margin * top and high <= (1 + margin) * top):  # so worded that NaN fails
-        raise ValueError(f"{name} must hold values in {ranges}, but got {array.dtype} from {low} to {high}")
-    return 255 / top
 
 
 class MTLDImageProcessorKwargs(TypedDict, total=False):
@@ -309,10 +111,10 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
 
         Args:
             images: one image or a list of images, of any kind `load_rgb` takes, or a 4-dimensional batch of them.
-            boxes: landmark boxes (x0, y0, x1, y1) in pixels of the upright photo, where the centre of the top-left
-                pixel is (0, 0). For one image a list of boxes; for a list of images a list of such lists, each
-                possibly empty. None takes the whole photo as one face: the crop is then the square around the photo,
-                not enlarged by `box_enlargement`.
+            boxes: landmark boxes (x0, y0, x1, y1), or dicts as the pipeline's {"xmin", …}, in pixels of the upright
+                photo, where the centre of the top-left pixel is (0, 0). For one image a list of boxes, also in a list
+                of its own; for a list of images a list of such lists, each possibly empty. None takes the whole photo
+                as one face: the crop is then the square around the photo, not enlarged by `box_enlargement`.
             return_tensors: "pt" for a torch tensor, "np" or None for a numpy array.
             input_data_format: "channels_first" or "channels_last", where an array's shape does not tell.
             settings: override the processor's own for this call, see the class.
@@ -353,7 +155,7 @@ class MTLDImageProcessor(PushToHub, BaseImageProcessor):
         Args:
             topology: one of `topologies`, whose `box_margins` are taken.
         """
-        box = np.asarray(landmark_box, dtype=np.float64)
+        box = np.asarray(box_corners(landmark_box), dtype=np.float64)
         side = max(box[2] - box[0], box[3] - box[1])
         margins = self.box_margins if topology is None else self._topology(topology)["box_margins"]
         return box + side * np.array(margins) * [-1, -1, 1, 1]
@@ -507,11 +309,23 @@ def _wants_tensor(return_tensors) -> bool:
 
 def _list_photos(images, boxes) -> list[tuple]:
     """(image, its boxes, and what error messages call both) of every photo."""
-    boxes = _untensor(boxes, "boxes")
+    images = by_position(images)
     if not (images.ndim == 4 if isinstance(images, np.ndarray | torch.Tensor) else _is_list(images)):
-        return [(images, boxes, "image", "boxes")]
+        return [(images, boxes_of_one(boxes), "image", "boxes")]
     boxes = boxes_by_photo(boxes, len(images))
     return [(image, boxes[i], f"images[{i}]", f"boxes[{i}]") for i, image in enumerate(images)]
+
+
+def by_position(values):
+    """A pandas Series or DataFrame as a list, since its own indices are labels; anything else as it is."""
+    return values.to_numpy().tolist() if hasattr(values, "iloc") else values
+
+
+def boxes_of_one(boxes):
+    """The boxes of a single photo, which may come as of a list of one photo, in a list of their own."""
+    boxes = _to_lists(boxes, "boxes")
+    is_nested = _is_list(boxes) and len(boxes) == 1 and _is_list(boxes[0])
+    return boxes[0] if is_nested and all(_is_list(box) or isinstance(box, Mapping) for box in boxes[0]) else boxes
 
 
 def boxes_by_photo(boxes, count: int) -> Sequence:
@@ -522,6 +336,7 @@ def boxes_by_photo(boxes, count: int) -> Sequence:
     """
     if boxes is None:
         return [None] * count
+    boxes = tensor_to_array(boxes, "boxes") if isinstance(boxes, torch.Tensor) else by_position(boxes)
     if not _is_list(boxes) or len(boxes) != count:
         found = f"{len(boxes)} of them" if _is_list(boxes) else repr(boxes)
         raise ValueError(f"boxes must be one list for each of the {count} images, but got {found}")
@@ -535,7 +350,7 @@ def check_photo_boxes(boxes, width: int, height: int, name: str = "boxes") -> li
         ValueError: naming the box, if it has no area, is not finite, lies beside the photo or is more than 20 times as
             large.
     """
-    boxes = _untensor(boxes, name)
+    boxes = _to_lists(boxes, name)
     if not _is_list(boxes):
         raise ValueError(f"{name} must be a list of boxes (x0, y0, x1, y1), but got {boxes!r}")
     return [_check_photo_box(box, width, height, f"{name}[{index}]") for index, box in enumerate(boxes)]
@@ -544,14 +359,15 @@ def check_photo_boxes(boxes, width: int, height: int, name: str = "boxes") -> li
 def _is_list(value) -> bool:
     if isinstance(value, np.ndarray):
         return value.ndim > 0
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
 
 
-def _untensor(value, name: str):
-    """Tensors, alone or in nested lists, to numpy."""
+def _to_lists(value, name: str):
+    """Tensors and what pandas has, alone or in nested lists, to numpy and lists."""
+    value = by_position(value)
     if isinstance(value, torch.Tensor):
-        return _tensor_to_array(value, name)
-    return [_untensor(item, name) for item in value] if isinstance(value, list | tuple) else value
+        return tensor_to_array(value, name)
+    return [_to_lists(item, name) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _to_float64(value) -> np.ndarray:

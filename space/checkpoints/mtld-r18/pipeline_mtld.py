@@ -11,9 +11,11 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 
+from .auto_mtld import first_line
 from .configuration_mtld import Topology, find_topology, flip_order
 from .flip_mtld import predict_with_flip
 from .geometry_mtld import (
+    BOX_KEYS,
     box_overlap,
     crop_matrix,
     fit_similarity,
@@ -22,7 +24,8 @@ from .geometry_mtld import (
     seen_landmarks,
     warp_image,
 )
-from .image_processing_mtld import MAX_CROP_SIZE, URL_TIMEOUT, boxes_by_photo, check_photo_boxes, load_rgb
+from .image_processing_mtld import MAX_CROP_SIZE, boxes_by_photo, boxes_of_one, by_position, check_photo_boxes
+from .photo_mtld import URL_TIMEOUT, is_file, load_rgb
 
 WHOLE_PHOTO = "whole"
 PLACE = "place_among_photos"  # key of an item, for error messages
@@ -59,12 +62,14 @@ class FacialLandmarkDetectionPipeline(Pipeline):
     def __call__(self, images, boxes=None, **kwargs):
         """
         Args:
-            images: a photo of any kind the processor takes (path, URL, PIL image, array, tensor), or a list, data
-                set (of datasets or torch) or iterator of them. {"image": photo, "boxes": boxes} will do for a photo.
+            images: a photo of any kind the processor takes (path, URL, file, PIL image, array, tensor), or a list,
+                pandas Series, data set (of datasets or torch) or iterator of them. {"image": photo, "boxes": boxes}
+                will do for a photo.
             boxes: where the faces are. None, also for a single photo of a list, looks for them. "whole" takes each
-                photo as one face: the crop is the square around the photo. Else landmark boxes (x0, y0, x1, y1) in
-                pixels of the upright photo, where the centre of the top-left pixel is (0, 0): for one photo a list of
-                them, for a list or data set of photos a list of such lists, each possibly empty.
+                photo as one face: the crop is the square around the photo. Else landmark boxes (x0, y0, x1, y1), or
+                dicts as the "box" of a face, in pixels of the upright photo, where the centre of the top-left pixel is
+                (0, 0): for one photo a list of them, for a list or data set of photos a list of such lists, each
+                possibly empty.
             kwargs: any of these, which `pipeline(…)` takes too, for all calls:
                 `flip` (False): average with the mirror image of each face, which takes twice as long;
                 `topology` (the configuration's `default_topology`): which landmarks, where the model has several sets;
@@ -91,6 +96,10 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         """
         if isinstance(boxes, str):
             boxes, kwargs["boxes"] = None, boxes
+        images = by_position(images)
+        if _is_one_photo(images):
+            item = {"boxes": boxes} | dict(images if isinstance(images, Mapping) else {"image": images})
+            return super().__call__(item | {"boxes": boxes_of_one(item["boxes"])}, **kwargs)
         if isinstance(images, Iterator | IterableDataset):
             if boxes is not None:
                 raise ValueError(
@@ -99,9 +108,6 @@ class FacialLandmarkDetectionPipeline(Pipeline):
             if isinstance(images, Iterator):
                 images = (_number(image, None, index) for index, image in enumerate(images))
             return super().__call__(images, **kwargs)
-        if _is_one_photo(images):
-            image = images if isinstance(images, Mapping) else {"image": images}
-            return super().__call__({"boxes": boxes} | dict(image), **kwargs)
         faces = super().__call__(_Photos(images, boxes), **kwargs)
         return list(faces) if isinstance(images, list | tuple | np.ndarray | torch.Tensor) else faces
 
@@ -310,10 +316,12 @@ class FacialLandmarkDetectionPipeline(Pipeline):
 
 
 def _is_one_photo(images) -> bool:
-    """Whether it is a photo, not several of which each has a number."""
+    """Whether it is a photo, not several of which each has a number or comes after another."""
     if isinstance(images, np.ndarray | torch.Tensor):
         return images.ndim != 4
-    return isinstance(images, str | bytes | Mapping | Image.Image) or not hasattr(images, "__getitem__")
+    if isinstance(images, str | bytes | bytearray | Mapping | Image.Image) or is_file(images):
+        return True
+    return not isinstance(images, Iterator | IterableDataset) and not hasattr(images, "__getitem__")
 
 
 class _Photos(Dataset):
@@ -328,8 +336,9 @@ class _Photos(Dataset):
     def __getitem__(self, index: int) -> dict:
         try:
             image = self.images[index]
-        except (OSError, ValueError) as error:  # of a data set that decodes its photos itself
-            raise ValueError(f"images[{index}] must be a readable picture, but got {error}") from error
+        except Exception as error:  # of a data set that decodes its photos itself, or counts otherwise
+            found = f"{type(error).__name__}: {first_line(error)}"
+            raise ValueError(f"images[{index}] must be a readable picture, but got {found}") from error
         return _number(image, self.boxes[index], index)
 
 
@@ -379,7 +388,7 @@ def _describe(face: dict, names: list[str] | None) -> dict:
         columns["visibility"] = face["visibilities"].tolist()
     return {
         "score": _score(face),
-        "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), face["bbox"].tolist())),
+        "box": dict(zip(BOX_KEYS, face["bbox"].tolist())),
         "landmarks": [
             {"label": name, "x": x, "y": y} | {key: values[place] for key, values in columns.items()}
             for place, (name, (x, y)) in enumerate(zip(names, face["keypoints"].tolist()))

@@ -6,7 +6,7 @@ from numbers import Real
 
 import numpy as np
 
-from .geometry_mtld import box_overlap, landmark_box, seen_landmarks
+from .geometry_mtld import BOX_KEYS, box_overlap, landmark_box, seen_landmarks
 
 # The filter's, chosen on training faces of 300W with the network's own landmarks, at 25 to 60 frames a second.
 MIN_CUTOFF = 0.1  # Hz
@@ -20,7 +20,6 @@ USUAL_STEP = 1 / 30  # seconds between frames, where time stamps do not tell
 STEP_LIMITS = (1e-4, 10.0)  # seconds
 
 # The tracker's.
-BOX_KEYS = ("xmin", "ymin", "xmax", "ymax")
 MAX_TIME = 1e12  # seconds, either way
 MIN_SCORE = 0.55  # as the pipeline's
 DETECT_EVERY = 1.0  # seconds
