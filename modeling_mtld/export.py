@@ -178,9 +178,7 @@ def export(checkpoint: str, out: Path, form: str = "onnx", half: bool = False, t
             ) from None
         tolerance = HALF_TOLERANCE if half else TOLERANCES[form]
         if not difference <= tolerance:
-            raise ValueError(
-                f"{form} must give PyTorch's landmarks within {tolerance} px, but got {difference:.4f} px"
-            )
+            raise ValueError(f"{form} must differ from PyTorch by at most {tolerance} px, but got {difference:.4f} px")
         folder.rename(out)
     return difference
 

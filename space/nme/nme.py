@@ -44,6 +44,7 @@ Examples:
 >>> nme.add(prediction=prediction, reference=reference, normalizers=10)
 >>> nme.compute(failure_threshold=0.04, per_landmark=True)
 {'nme': 0.05, 'failure_rate': 1.0, 'auc': 0.375, 'per_landmark': [0.1, 0.0, nan]}
+
 ```
 """
 

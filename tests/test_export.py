@@ -1,0 +1,176 @@
+"""Export: the same landmarks from other runtimes, at any batch, with all that a program needs in the file."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.data import astronaut
+
+from modeling_mtld import export
+from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.image_processing_mtld import MTLDImageProcessor
+from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
+from modeling_mtld.pipeline_mtld import FacialLandmarkDetectionPipeline
+
+pytest.importorskip("onnxscript", reason="needs pip install '.[export]'")
+NAMES = ["right_eye", "left_eye", "nose_tip", "mouth_0", "mouth_1"]
+PAIRS = [[0, 1], [3, 4]]
+BOXES = [
+    [179.0, 87.0, 272.0, 179.0],
+    [20.5, 30.0, 480.0, 500.0],
+    [-30.0, -40.0, 60.0, 70.0],
+]  # enlarged, shrunk, beyond
+MARGINS = (0.1, 0.2, 0.1, 0.0)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A network whose landmarks depend on the image."""
+    folder = tmp_path_factory.mktemp("export") / "checkpoint"
+    torch.manual_seed(0)
+    config = MTLDConfig(
+        backbone="test_resnet",
+        image_size=64,
+        num_landmarks=5,
+        landmark_names=NAMES,
+        flip_pairs=PAIRS,
+        hidden_size=16,
+        num_attention_heads=2,
+    )
+    model = MTLDForFacialLandmarkDetection(config)
+    for weights in model.parameters():
+        weights.data += 0.05 * torch.randn_like(weights)
+    model.save_pretrained(folder)
+    MTLDImageProcessor(size=64, box_margins=MARGINS, image_mean=[0.4, 0.5, 0.6]).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported") / "onnx"
+    assert export.main(["--model", str(checkpoint), str(out)]) == 0
+    return out
+
+
+def test_the_onnx_file_is_enough(exported):
+    import onnxruntime
+
+    assert sorted(path.name for path in exported.iterdir()) == ["model.onnx", "onnx_landmarks.py"]
+    session = onnxruntime.InferenceSession(exported / "model.onnx")
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["mtld"])
+    assert facts == {
+        "image_size": 64,
+        "box_enlargement": 1.25,
+        "box_margins": list(MARGINS),
+        "landmark_names": NAMES,
+        "flip_pairs": PAIRS,
+    }
+    assert [one.name for one in session.get_outputs()] == ["landmarks", "scores", "scales"]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_onnx_gives_the_network_s_outputs_at_any_batch(checkpoint, exported, batch):
+    import onnxruntime
+
+    model = MTLDForFacialLandmarkDetection.from_pretrained(checkpoint)
+    processor = MTLDImageProcessor.from_pretrained(checkpoint)
+    crops = np.random.default_rng(0).integers(0, 256, (batch, 64, 64, 3), dtype=np.uint8)
+    pixel_values = torch.from_numpy(np.stack([processor.normalize_crop(crop) for crop in crops]))
+    with torch.no_grad():
+        outputs = model(pixel_values)
+    session = onnxruntime.InferenceSession(exported / "model.onnx")
+    for name, found in zip(("landmarks", "scores", "scales"), session.run(None, {"crops": crops})):
+        assert np.abs(found - outputs[name].numpy()).max() < 1e-5
+    assert batch == 1 or outputs.landmarks.std(dim=0).max() > 1e-4  # the image matters
+
+
+@pytest.mark.parametrize("form", ["torch", "openvino"])
+def test_other_formats_give_the_same_landmarks(checkpoint, tmp_path, form):
+    if form == "openvino":
+        pytest.importorskip("openvino", reason="needs pip install openvino")
+    assert export.export(str(checkpoint), tmp_path / form, form) < export.TOLERANCES[form]
+
+
+def test_half_weights_take_half_the_room(checkpoint, exported, tmp_path):
+    assert export.export(str(checkpoint), tmp_path / "half", half=True) < export.HALF_TOLERANCE
+    sizes = [(folder / "model.onnx").stat().st_size for folder in (tmp_path / "half", exported)]
+    assert sizes[0] < 0.75 * sizes[1]
+
+
+# The runtime without PyTorch
+
+
+@pytest.fixture(scope="module")
+def find(exported):
+    sys.path.insert(0, str(exported))
+    from onnx_landmarks import Landmarks
+
+    sys.path.remove(str(exported))
+    return Landmarks(str(exported / "model.onnx"))
+
+
+@pytest.mark.parametrize("zoom", [1, 3])
+def test_given_boxes_give_what_the_pipeline_gives(checkpoint, find, zoom):
+    photo = Image.fromarray(astronaut()).resize([512 * zoom] * 2)
+    boxes = (np.array(BOXES) * zoom).tolist()
+    pipeline = FacialLandmarkDetectionPipeline(
+        model=MTLDForFacialLandmarkDetection.from_pretrained(checkpoint),
+        image_processor=MTLDImageProcessor.from_pretrained(checkpoint),
+        device="cpu",
+    )
+    expected, found = pipeline(photo, boxes=boxes), find(photo, boxes)
+    assert len(found) == 3
+    for box, own, other in zip(boxes, expected, found):
+        pixel = 1.25 * max(box[2] - box[0], box[3] - box[1]) / 64  # of the crop
+        assert other["score"] == pytest.approx(own["score"], abs=1e-4)
+        for mark, same in zip(own["landmarks"], other["landmarks"]):
+            assert mark["label"] == same["label"]
+            assert [same["x"], same["y"]] == pytest.approx([mark["x"], mark["y"]], abs=0.05 * pixel)
+
+
+def test_the_runtime_needs_no_torch(exported, tmp_path):
+    Image.fromarray(astronaut()).save(tmp_path / "photo.png")
+    code = "import sys, onnx_landmarks as o; o.main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    words = [str(tmp_path / "photo.png"), "--box", *map(str, BOXES[0])]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=exported, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [mark["label"] for mark in json.loads(done.stdout)[0]["landmarks"]] == NAMES
+
+
+def test_wrong_input_of_the_runtime_is_named(find, exported, tmp_path):
+    from onnx_landmarks import Landmarks
+
+    (tmp_path / "text.onnx").write_text("no network")
+    for wrong, message in [
+        (lambda: find(astronaut()), "boxes must be given"),
+        (lambda: find(astronaut(), [[5, 5, 5, 9]]), "x1 > x0"),
+        (lambda: find(str(tmp_path / "nowhere.jpg"), BOXES), "photo must be a picture"),
+        (lambda: Landmarks(str(tmp_path / "nowhere.onnx")), "there is no"),
+        (lambda: Landmarks(str(tmp_path / "text.onnx")), "must be an ONNX file"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            wrong()
+
+
+# Bad input
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(checkpoint, tmp_path, capsys, monkeypatch):
+    (tmp_path / "there").mkdir()
+    for words, message in [
+        (["--model", str(checkpoint), str(tmp_path / "there")], "OUT must not exist yet"),
+        (["--model", str(tmp_path / "there"), str(tmp_path / "out")], "must be a checkpoint's directory"),
+        (["--model", str(checkpoint), "--format", "torch", "--half", str(tmp_path / "out")], "--half must be of onnx"),
+        (["--model", str(checkpoint), "--topology", "x", str(tmp_path / "out")], "topology must be"),
+    ]:
+        assert export.main(words) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert message in line
+    monkeypatch.setattr(export, "compare", lambda *_: 7.0)
+    assert export.main(["--model", str(checkpoint), str(tmp_path / "out")]) == 2
+    assert "must differ from PyTorch by at most" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
