@@ -80,7 +80,7 @@ def _check_options(options: argparse.Namespace) -> None:
     if options.push_to_hub and not options.output_dir:
         raise ValueError("--output_dir must be given with --push_to_hub, which uploads that folder")
     if options.public and not options.push_to_hub:
-        raise ValueError("--public must be given only with --push_to_hub")
+        raise ValueError("--public must be given with --push_to_hub only")
 
 
 def _download(benchmark: Benchmark, data_dir: str | Path) -> None:
