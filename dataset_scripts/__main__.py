@@ -1,4 +1,4 @@
-"""Command line: `python -m dataset_scripts 300w --data_dir RAW --output_dir OUT`; `--help` for the rest."""
+"""Command line: `python -m dataset_scripts 300w --data_dir RAW --output_dir OUT`; see `--help`."""
 
 import argparse
 import sys
@@ -12,20 +12,20 @@ from .benchmark import Benchmark
 from .benchmarks import BENCHMARKS
 from .check import check_faces
 from .conversion import check_hub_access, check_output_dir, convert, push_to_hub
-from .download import by_hand, download, how_to_get
+from .download import download, download_hint, manual_download_hint
 from .loading import load_faces, open_faces, split_names
 from .own_data import default_data_dir, find_benchmark
 from .preview import check_preview_path, write_preview
 
 _EXAMPLES = """
-What RAW must hold, as unpacked from the official download (a split exists where its folders do):
+Files that RAW must hold, as unpacked from the official download (a split is read if its folders exist):
 {layouts}
-For your own landmarks, photos and a metadata.jsonl: see README.md.
+For your own landmarks, RAW holds photos and a metadata.jsonl: see README.md.
 
 Examples:
-  fetch what can be had without a form:
+  fetch the files that need no form:
     python -m dataset_scripts wflw --data_dir ~/wflw --download
-  look at it, nothing is converted:
+  draw and check it without a conversion:
     python -m dataset_scripts wflw --data_dir ~/wflw --preview wflw.png --check
     python -m dataset_scripts landmarks.yaml --preview faces.png --check
   convert it, and upload it as a private data set:
@@ -35,13 +35,13 @@ Examples:
 The result is read by load_dataset("~/300w-parquet") anywhere, or from this project by
   python train_accelerate.py --dataset 300w --data_dir ~/300w-parquet ...
 
-Exit status: 0; 1 if --check found faults, which stops nothing; 2 after an error, told in one line.
+Exit status: 0; 1 if --check found faults (they do not stop a conversion); 2 after an error, printed as one line.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Does what the options ask for and returns the exit status: 0, 1 if `--check` found faults, or 2 after one line
-    on stderr."""
+    """Runs the command and returns its exit status: 0, 1 if `--check` found faults, 2 after an error or 130 after an
+    interruption, both with one line on stderr."""
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
@@ -58,7 +58,8 @@ def _run(options: argparse.Namespace) -> int:
     benchmark = find_benchmark(options.dataset)
     data_dir = options.data_dir or default_data_dir(options.dataset)
     if data_dir is None:
-        raise ValueError(f"--data_dir must be given, the folder of {benchmark.title}. {how_to_get(benchmark)}")
+        hint = download_hint(benchmark)
+        raise ValueError(f"--data_dir must be the folder of {benchmark.title}, but got none. {hint}")
     if options.output_dir:
         check_output_dir(options.output_dir)
     if options.preview:
@@ -67,30 +68,30 @@ def _run(options: argparse.Namespace) -> int:
         check_hub_access(options.push_to_hub, private=not options.public)
     if options.download:
         _download(benchmark, data_dir)
-    faults = _look(benchmark, data_dir, options) if options.preview or options.check else False
+    has_faults = _inspect(benchmark, data_dir, options) if options.preview or options.check else False
     if options.output_dir:
         _convert(benchmark, data_dir, options)
-    return int(faults)
+    return int(has_faults)
 
 
 def _check_options(options: argparse.Namespace) -> None:
     if not (options.output_dir or options.download or options.preview or options.check):
         raise ValueError("--output_dir must be given, or one of --preview, --check and --download")
     if options.push_to_hub and not options.output_dir:
-        raise ValueError("--output_dir must be given with --push_to_hub: the folder that is uploaded")
+        raise ValueError("--output_dir must be given with --push_to_hub, which uploads that folder")
     if options.public and not options.push_to_hub:
         raise ValueError("--public must be given with --push_to_hub only")
 
 
 def _download(benchmark: Benchmark, data_dir: str | Path) -> None:
-    fetched = download(benchmark, data_dir)
-    print(f"{data_dir}: {'fetched ' + ', '.join(fetched) if fetched else 'what can be fetched is there'}")
+    filenames = download(benchmark, data_dir)
+    print(f"{data_dir}: {'fetched ' + ', '.join(filenames) if filenames else 'all files that can be fetched exist'}")
     if benchmark.form:
-        print(f"The rest needs a form. {by_hand(benchmark, data_dir)}")
+        print(f"The rest needs a form. {manual_download_hint(benchmark, data_dir)}")
 
 
-def _look(benchmark: Benchmark, data_dir: str | Path, options: argparse.Namespace) -> bool:
-    """Draws and checks; returns whether there are faults."""
+def _inspect(benchmark: Benchmark, data_dir: str | Path, options: argparse.Namespace) -> bool:
+    """Writes the preview and prints the check, if asked for. Returns whether the check found faults."""
     splits = _load_splits(benchmark, data_dir)
     if options.preview:
         write_preview(options.preview, splits, benchmark)
@@ -103,7 +104,7 @@ def _look(benchmark: Benchmark, data_dir: str | Path, options: argparse.Namespac
 
 
 def _load_splits(benchmark: Benchmark, data_dir: str | Path) -> dict[str, datasets.Dataset]:
-    """All splits that are there: the official ones in their order, then train, then the others."""
+    """All splits of the data set: the official ones in their order, then train, then the others."""
     order = [*benchmark.splits, "train"]
     names = split_names(open_faces(benchmark, data_dir))
     names = sorted(names, key=lambda name: order.index(name) if name in order else len(order))
@@ -137,35 +138,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data_dir",
         metavar="RAW",
-        help="folder of the official download, of a conversion, or the name of a data set on the Hub; by default the "
-        "folder of the YAML file. Only --download writes to it",
+        help="folder of the official download or of a conversion, or the name of a data set on the Hub; by default "
+        "the folder of the YAML file. Only --download writes to it",
     )
     parser.add_argument(
         "--download",
         action="store_true",
-        help="first fetch into RAW what its owners offer without a form and is not there yet (wflw, cofw, cofw68, of "
-        "aflw and merl_rav the annotations), about twice its size on the disk while it is unpacked. The addresses "
-        "were last reported working in 2026; where one no longer is, the message names it",
+        help="first fetch into RAW the missing files that need no form (wflw, cofw and cofw68, and the annotations of "
+        "aflw and merl_rav). Unpacking takes about twice their size on the disk. The addresses were last reported "
+        "working in 2026; an error names the one that fails",
     )
-    _add_looks(parser)
+    _add_inspection(parser)
     _add_conversion(parser)
     return parser
 
 
-def _add_looks(parser: argparse.ArgumentParser) -> None:
+def _add_inspection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preview",
         type=Path,
         metavar="OUT.png",
-        help="draw eight faces of every split, evenly spread over it: numbered landmarks, contours, boxes, crops",
+        help="draw eight faces of every split at even intervals, with numbered landmarks, contours, boxes and crops",
     )
     parser.add_argument(
         "--check",
         action="store_true",
-        help="print the numbers of faces, photos and points, beside the official ones; warnings: numbers that differ "
-        "from these, points outside the photo; faults: points outside by more than half the side of the crop, photos "
-        "that several splits share (by image_id or equal files; near copies are not looked for), boxes that are "
-        "empty, tiny or not around the landmarks, flip pairs that do not look symmetric on the mean face",
+        help="print the numbers of faces, photos and points beside the official ones. Warnings: numbers that differ, "
+        "points outside the photo. Faults: points outside by more than half the side of the crop; photos that are in "
+        "several splits (equal image_id or equal files, not near copies); boxes that are empty, tiny or not around "
+        "the landmarks; flip pairs that do not look symmetric on the mean face",
     )
 
 
@@ -174,19 +175,19 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
         "--output_dir",
         type=Path,
         metavar="OUT",
-        help="convert: a new or empty folder for data/SPLIT-00000-of-0000N.parquet and README.md; appears when all is "
-        "written",
+        help="convert to data/SPLIT-00000-of-0000N.parquet and README.md in this folder, which must be new or empty. "
+        "It appears once all files are written",
     )
     parser.add_argument(
         "--push_to_hub",
         metavar="ORG/NAME",
-        help="then upload OUT as this data set, private if it is new, in place of the faces that it holds if not; one "
-        "that is public is refused unless --public is given. Sign in first (hf auth login)",
+        help="then upload OUT as this data set. A new data set is private. The faces of an existing one are replaced; "
+        "a public one is refused without --public. Sign in first (hf auth login)",
     )
     parser.add_argument(
         "--public",
         action="store_true",
-        help="let everybody see a new data set on the Hub, or write to one that is public. The benchmarks' photos are "
+        help="make a new data set on the Hub public, or write to a public one. The benchmarks' photos are "
         "licensed for non-commercial research: keep them private",
     )
 

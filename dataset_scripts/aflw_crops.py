@@ -1,11 +1,11 @@
-"""AFLW's crops of 120 px with the 68 points of MERL-RAV, as a data set of one's own.
+"""Writes AFLW's crops of 120 px with the 68 points of MERL-RAV as a data set of your own landmarks.
 
     python -m dataset_scripts.aflw_crops --data_dir aflw_crops --labels labels.parquet --output_dir aflw68
 
-The crops are the data set `aflw_crops` (Parquet, 21 points, yaw), the labels those of MERL-RAV moved into the crops'
-frame by a scale and a shift for each face. This is neither MERL-RAV's protocol nor its resolution: train with it, and
-compare networks on it, but quote no scores beside others'. `aflw_poses.txt` lists 800 of the faces, of all poses, for
-`--validation_list`.
+The crops are the data set `aflw_crops` (Parquet, 21 points, yaw). The labels are those of MERL-RAV, moved into the
+frame of the crops by a scale and a shift for each face. Protocol and resolution are not those of MERL-RAV: use the
+data to train and to compare networks, but do not compare scores with published ones. `aflw_poses.txt` lists 800 of
+the faces, of all poses, for `--validation_list`.
 """
 
 import argparse
@@ -24,54 +24,55 @@ from tqdm.auto import tqdm
 from .benchmarks import BENCHMARKS
 from .metadata import METADATA
 
-GROUPS = {"yaw_0-30": 30, "yaw_30-60": 60, "yaw_60-90": 181}  # degrees, either way; the last holds all above 60
-MAX_RESIDUAL, MAX_HALF_SPLIT = 0.027, 0.025  # of the face's size: the moved points of the others lie too far off
+GROUPS = {"yaw_0-30": 30, "yaw_30-60": 60, "yaw_60-90": 181}  # upper limits of |yaw| in degrees
+MAX_RESIDUAL, MAX_HALF_SPLIT = 0.027, 0.025  # fractions of the face's size; above them, points are inaccurate
 POSES = Path(__file__).with_name("aflw_poses.txt")
 
 
 def write_aflw68(data_dir: Path, labels: Path, output_dir: Path) -> int:
-    """Writes the photos, metadata.jsonl and landmarks.yaml of the split train to `output_dir`. Returns its faces.
+    """Writes the photos, metadata.jsonl and landmarks.yaml of the split train to `output_dir`. Returns the number of
+    faces.
 
     Raises:
-        ValueError: naming the argument, if `output_dir` is there, or a file is missing or has other columns.
+        ValueError: if `output_dir` exists, or a file is missing or lacks a column; the message names the argument.
     """
     if output_dir.exists():
         raise ValueError(f"--output_dir must not exist yet, but got {output_dir}")
-    known = _read_labels(labels)
+    labels_by_id = _read_labels(labels)
     shards = sorted(data_dir.glob("data/*.parquet"))
     if not shards:
         raise ValueError(f"--data_dir must hold data/*.parquet, but got {data_dir}")
     output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=".unfinished") as unfinished:
-        count = _write_faces(shards, known, Path(unfinished, "aflw68"))
+    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=".unfinished") as temporary_dir:
+        count = _write_faces(shards, labels_by_id, Path(temporary_dir, "aflw68"))
         if not count:
             raise ValueError(f"--labels must be of faces in --data_dir, but none of {labels} is in {data_dir}")
-        os.replace(Path(unfinished, "aflw68"), output_dir)
+        os.replace(Path(temporary_dir, "aflw68"), output_dir)
     return count
 
 
 def _write_faces(shards: list[Path], labels: dict[str, dict], folder: Path) -> int:
     (folder / "train").mkdir(parents=True)
-    with open(folder / "train" / METADATA, "w", encoding="utf-8") as rows:
-        count = sum(_write_face(face, labels, folder / "train", rows) for face in _faces(shards))
+    with open(folder / "train" / METADATA, "w", encoding="utf-8") as metadata:
+        count = sum(_write_face(face, labels, folder / "train", metadata) for face in _read_crops(shards))
     (folder / "landmarks.yaml").write_text(_description(), encoding="utf-8")
     return count
 
 
 def _read_labels(file: Path) -> dict[str, dict]:
-    """By image id, those whose places are accurate."""
+    """The labels with accurate points, by image id."""
     if not file.is_file():
         raise ValueError(f"--labels must be an existing file, but got {file}")
     rows = _read("--labels", file, ["image_id", "landmarks", "visibility", "fit_residual", "half_split"])
-    return {row["image_id"]: row for row in rows if _fits(row)}
+    return {row["image_id"]: row for row in rows if _is_accurate(row)}
 
 
-def _fits(row: dict) -> bool:
-    residual, half_split = row["fit_residual"], row["half_split"]  # the latter None of a profile with few points
+def _is_accurate(row: dict) -> bool:
+    residual, half_split = row["fit_residual"], row["half_split"]  # half_split is None for a profile with few points
     return residual is not None and residual < MAX_RESIDUAL and (half_split is None or half_split < MAX_HALF_SPLIT)
 
 
-def _faces(shards: list[Path]) -> Iterator[dict]:
+def _read_crops(shards: list[Path]) -> Iterator[dict]:
     for shard in tqdm(shards, desc="crops"):
         yield from _read("--data_dir", shard, ["image", "image_id", "yaw"])
 
@@ -84,8 +85,8 @@ def _read(option: str, file: Path, columns: list[str]) -> list[dict]:
         raise ValueError(f"{option} must be Parquet with {', '.join(columns)}, but got {file}: {reason}") from error
 
 
-def _write_face(face: dict, labels: dict[str, dict], folder: Path, rows) -> bool:
-    """Whether the face has a label."""
+def _write_face(face: dict, labels: dict[str, dict], folder: Path, metadata) -> bool:
+    """Writes the photo and the row of a face that has a label. Returns whether it has one."""
     label = labels.get(face["image_id"])
     if label is None:
         return False
@@ -98,29 +99,28 @@ def _write_face(face: dict, labels: dict[str, dict], folder: Path, rows) -> bool
         "visibility": label["visibility"],
         "group": group_of(face["yaw"]),
     }
-    rows.write(json.dumps(row) + "\n")
+    metadata.write(json.dumps(row) + "\n")
     return True
 
 
 def group_of(yaw: float) -> str | None:
-    """The name of the group of a face whose head is turned by `yaw` degrees to either side; None where that is not
-    known."""
+    """The name of the group of a face by its yaw in degrees, positive or negative; None if the yaw is NaN."""
     return next((name for name, limit in GROUPS.items() if abs(yaw) < limit), None)
 
 
 def _description() -> str:
-    facts = BENCHMARKS["merl_rav"]
+    benchmark = BENCHMARKS["merl_rav"]
     values = {
         "title": "AFLW crops with MERL-RAV's points",
-        "landmarks": list(facts.landmark_names),
-        "flip_pairs": [[facts.landmark_names[index] for index in pair] for pair in facts.flip_pairs],
+        "landmarks": list(benchmark.landmark_names),
+        "flip_pairs": [[benchmark.landmark_names[index] for index in pair] for pair in benchmark.flip_pairs],
         "normalizer": "box",
-        "failure_threshold": facts.failure_threshold,
+        "failure_threshold": benchmark.failure_threshold,
         "visibility": True,
         "groups": list(GROUPS),
-        "licence": facts.licence,
-        "homepage": facts.homepage,
-        "citation": facts.citation,
+        "licence": benchmark.licence,
+        "homepage": benchmark.homepage,
+        "citation": benchmark.citation,
     }
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
@@ -133,8 +133,8 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of the crops, with data/*.parquet")
-    parser.add_argument("--labels", type=Path, required=True, help="labels.parquet")
-    parser.add_argument("--output_dir", type=Path, required=True, help="must not exist yet")
+    parser.add_argument("--labels", type=Path, required=True, help="file of the labels, labels.parquet")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder to write, which must not exist yet")
     args = parser.parse_args(argv)
     try:
         count = write_aflw68(args.data_dir, args.labels, args.output_dir)

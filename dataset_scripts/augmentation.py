@@ -1,7 +1,7 @@
 """Faces of a `datasets.Dataset` as network inputs: one affine crop and one resampling, augmented for training.
 
 Section 4.1 names rotation, occlusion, scaling, horizontal flip and blur; ranges and probabilities are HRNet's where it
-has them. Shift and colour stand for what a face detector and a camera do.
+has them. Shift and colour imitate the differences between face detectors and between cameras.
 """
 
 import zlib
@@ -21,7 +21,7 @@ from .benchmark import HIDDEN_BY_HEAD, UNKNOWN, Benchmark, subset_names, subsets
 _FACES_OF_MEAN = 2000  # of a stream; enough for a mean to a pixel of the crop
 
 
-_LIMITS = {  # where a face is still one
+_LIMITS = {  # above these a face may not be recognizable
     "rotation": 180,
     "rotation_probability": 1,
     "scale": 0.9,
@@ -44,8 +44,8 @@ class Augmentation:
         rotation: degrees, drawn for a share `rotation_probability` of the faces.
         scale: change of the crop's side, as a share of it.
         shift: of the crop's centre in x and in y, as a share of the longer side of the box.
-        box_jitter: of each edge of the box by itself, as a share of its width or height, as a face detector's box
-            strays. Off by default: `scale` and `shift` cover it for the boxes that the benchmarks score.
+        box_jitter: of each edge of the box by itself, as a share of its width or height, as a face detector's boxes
+            vary. Off by default: `scale` and `shift` cover it for the boxes that the benchmarks score.
         flip_probability: share of faces mirrored.
         occlusion_probability: share of faces with a rectangle of noise or of one colour on them.
         occlusion_size: largest side of that rectangle, as a share of the crop's.
@@ -74,7 +74,7 @@ class Augmentation:
 
     @property
     def upright(self) -> bool:
-        """Whether no face is turned or mirrored, so that a box stays one."""
+        """Whether no face is turned or mirrored, so that boxes stay axis-aligned with x0 < x1."""
         return self.rotation * self.rotation_probability == 0 and self.flip_probability == 0
 
     def matrix(
@@ -117,7 +117,7 @@ class Augmentation:
 
 
 class FaceCropper:
-    """Makes of a face what the model takes.
+    """Makes the inputs and labels of the model from a face.
 
     That is `pixel_values` (3, size, size) float32 and `labels` (K, 2) fractions of the crop, NaN where not annotated;
     of a set that knows it `visibility` (K,) float32, 0 where the head itself hides the landmark, 1 where it does not,
@@ -125,15 +125,15 @@ class FaceCropper:
     them upright, also get `boxes` (4,), the box of the face, in the same fractions, and where the benchmark has any,
     `subsets` (S,) bool, which of `subset_names` the face is in.
 
-    What is drawn for a face depends on the seed, the epoch, the face and how often the epoch has shown it before, so
-    that neither its place in the order, nor the number of workers, nor an interruption changes a training.
+    The random values for a face depend on the seed, the epoch, the face and how often the epoch has shown it before.
+    They do not depend on the order of faces, the number of workers or an interruption.
 
     Args:
         processor: an `MTLDImageProcessor`; gives size and normalisation.
         benchmark: gives the box to crop and the flip pairs.
         augmentation: None leaves the faces as they are.
         seed: of everything drawn.
-        flip_epochs: faces are mirrored in the epochs before this number alone; None: in all of them.
+        flip_epochs: faces are mirrored only in the epochs before this number; None: in all epochs.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class FaceCropper:
         Args:
             face: the columns of `load_faces`.
             epoch: draws differ from one to the next.
-            repeat: as often the epoch has shown this face before.
+            repeat: how often the epoch has shown this face before.
 
         Raises:
             ValueError: if the box has no area.
@@ -271,7 +271,7 @@ def box_margins(faces: datasets.Dataset | datasets.IterableDataset, benchmark: B
     shares = []
     for face in _boxes_and_points(faces):
         tight = np.asarray(face["landmark_box"], dtype=np.float64)
-        side = max(*(tight[2:] - tight[:2]), 1.0)  # of a single landmark the box has none
+        side = max(*(tight[2:] - tight[:2]), 1.0)  # a single landmark's box has no side
         shares.append((benchmark.box_to_crop(face) - tight) * [-1, -1, 1, 1] / side)
     return np.clip(np.median(shares, axis=0), *MARGIN_LIMITS).round(4).tolist()
 
@@ -296,8 +296,8 @@ def mean_face(faces: datasets.Dataset | datasets.IterableDataset, benchmark: Ben
 def landmark_sums(
     faces: datasets.Dataset | datasets.IterableDataset, benchmark: Benchmark
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of the crops of `faces` (of a stream: of its first) the sums of each landmark, (K, 2) fractions of the crop, and
-    how many there are of it, (K, 1)."""
+    """Sums of each landmark over the crops of `faces` (of a stream: of its first faces), (K, 2) fractions of the crop,
+    and the number of faces that have it, (K, 1)."""
     total, count = np.zeros((benchmark.num_landmarks, 2)), np.zeros((benchmark.num_landmarks, 1), dtype=int)
     for face in _boxes_and_points(faces):
         matrix = crop_matrix(benchmark.box_to_crop(face), 256)

@@ -1,8 +1,8 @@
 """What a benchmark is, and helpers to describe one. The benchmarks themselves are in `benchmarks/`, a file each.
 
-Nothing elsewhere may branch on a number of points: what differs between benchmarks is written there, each fact with
-its source. Landmark indices are 0-based; "right" and "left" are the subject's own: a right eye is on the left of the
-picture.
+Code elsewhere must not depend on the number of points: all differences between benchmarks are facts in these files,
+each with its source. Landmark indices are 0-based; "right" and "left" are the subject's own: a right eye is on the
+left of the picture.
 """
 
 from collections.abc import Callable, Mapping
@@ -46,9 +46,13 @@ BOX_NORMALIZERS = {"box": box_side, "diagonal": box_diagonal}
 
 @dataclass(frozen=True)
 class Subset:
-    """Faces that papers name: of `splits` (joined by "+"), those whose `column` holds `value`, or all without one.
+    """Faces that papers score by themselves.
 
-    `faces` is their official number, None where there is none.
+    Attributes:
+        splits: the splits that they are from, joined by "+".
+        faces: their official number, None where there is none.
+        column: if given, only the faces whose `column` holds `value` belong to the subset.
+        value: see `column`.
     """
 
     splits: str
@@ -59,7 +63,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class Column:
-    """A column that only some sets have: its type in `datasets`, what it says, and whether of each landmark."""
+    """A column that only some data sets have: its type in `datasets`, its meaning, and whether it is per landmark."""
 
     dtype: str
     meaning: str
@@ -72,10 +76,10 @@ class Archive:
 
     Attributes:
         url: the address.
-        filename: what it is called there.
-        provides: the files or folders that it brings, as patterns of `glob` ("**/" is any folder); where they are
-            all there, it need not be fetched.
-        md5: of the file, where its owners give it.
+        filename: the file's name at that address.
+        provides: the files or folders in it, as patterns of `glob` ("**/" is any folder). It is not fetched if all of
+            them exist.
+        md5: checksum of the file, None if its owners do not publish it.
     """
 
     url: str
@@ -98,17 +102,17 @@ class Benchmark:
         crop_box: the column that crops are made from: "landmark_box", or "box" for the annotated face box.
         failure_threshold: NME, as a fraction, above which a face counts as failed (and the limit of the AUC).
         splits: official number of faces of each split; the splits are disjoint.
-        test_split: the split or subset that is scored unless another is asked for.
+        test_split: the split or subset that is scored by default.
         subsets: faces that papers score by themselves, by name.
         columns: the set's own columns, by name.
         occlusion: whether the set says which landmarks are occluded (column `occluded`).
-        shares_photos: whether the official splits have faces of the same photos.
+        shares_photos: whether different official splits have faces of the same photo.
         licence: terms of the images and annotations, in one sentence.
         homepage: where the official download starts.
         download: what to fetch from there.
         form: whether part of it is given only after filling in a form.
-        archives: the other part, that `--download` fetches.
-        layout: the folders of the official download, as told to whoever points at a wrong one.
+        archives: the files without a form, which `--download` fetches.
+        layout: the folders of the official download, for the error about a wrong `data_dir`.
         citation: BibTeX.
         sources: where each of these facts is from, by the attribute's name.
     """
@@ -145,7 +149,7 @@ class Benchmark:
         return next(iter(self.normalizer_kinds))
 
     def box_to_crop(self, face: Mapping) -> np.ndarray:
-        """The box (4,), float64, that the crop of a face is made from: `crop_box`, or where it is NaN `landmark_box`.
+        """The box (4,), float64, that the crop of a face is made from: `crop_box`, or `landmark_box` if that is NaN.
 
         Args:
             face: columns `landmark_box` and `box`, in pixels of the photo.
@@ -157,10 +161,10 @@ class Benchmark:
         """Distances (N,), float64, that the errors of N faces are divided by.
 
         Args:
-            landmarks: (N, K, 2) annotated points, in pixels or any other unit, which the result shares. A face whose
-                defining points are not annotated (NaN) gets NaN.
+            landmarks: (N, K, 2) annotated points, in pixels or any other unit; the result has the same unit. It is NaN
+                for a face if a point that defines the distance is not annotated (NaN).
             kind: a name in `normalizer_kinds`; by default the first.
-            boxes: (N, 4) x0, y0, x1, y1 in the same unit, those that the crops are made from; only "box" and
+            boxes: (N, 4) x0, y0, x1, y1 of the boxes that the crops are made from, in the same unit; only "box" and
                 "diagonal" need them.
 
         Raises:
@@ -190,27 +194,29 @@ VISIBILITY = Column(
 
 
 def subset_names(benchmark: Benchmark) -> tuple[str, ...]:
-    """The subsets of `benchmark` that a column of each face tells, in the order of `subsets_of`."""
+    """Names of the subsets of `benchmark` that a column defines, in the order of `subsets_of`."""
     return tuple(name for name, subset in benchmark.subsets.items() if subset.column)
 
 
 def subsets_of(face: Mapping, benchmark: Benchmark) -> np.ndarray:
-    """Which of `subset_names` a face is in, (S,) bool; none of those whose column it lacks."""
+    """Whether a face is in each of `subset_names`, (S,) bool; False if the face lacks the column."""
     subsets = [benchmark.subsets[name] for name in subset_names(benchmark)]
     return np.array([bool(face.get(subset.column) == subset.value) for subset in subsets], dtype=bool)
 
 
 def names_of(parts: Mapping[str, Part]) -> tuple[str, ...]:
-    """ "jaw_0", "jaw_1", …: every landmark is named by the part that holds it and its place there."""
+    """Names of the landmarks by their part and their place in it, such as "jaw_0" and "jaw_1"."""
     names = {index: f"{name}_{place}" for name, part in parts.items() for place, index in enumerate(part.indices)}
     return tuple(names[index] for index in range(len(names)))
 
 
-def mirrored(*runs: tuple[range, range]) -> tuple[tuple[int, int], ...]:
-    return tuple(pair for first, second in runs for pair in zip(first, second, strict=True))
+def mirror_pairs(*ranges: tuple[range, range]) -> tuple[tuple[int, int], ...]:
+    """Flip pairs from pairs of index ranges that change places."""
+    return tuple(pair for first, second in ranges for pair in zip(first, second, strict=True))
 
 
-def run(first: int, last: int, closed: bool = False) -> Part:
+def contour(first: int, last: int, closed: bool = False) -> Part:
+    """The part that joins the landmarks `first` to `last`, both included."""
     return Part(tuple(range(first, last + 1)), closed)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a data set: counts, points outside their photos, shared photos, boxes, flip pairs."""
+"""Check of a data set: counts, points outside their photos, shared photos, boxes, flip pairs."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ from .symmetry import MirroredMean, OddPartner, mirrored_mean, odd_partners
 FAR_OUTSIDE = 0.5  # of the crop's side: further out, the middle of the face is not in the photo
 SMALL_BOX = 10  # pixels, of the longer side
 LARGE_BOX = 5  # times the landmark box
-_EXAMPLES = 5  # named of each kind of finding
+_EXAMPLES = 5  # rows named in a finding
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Report:
 
     Attributes:
         counts: a table of the splits, and the subsets.
-        warnings: what may be as it should: numbers that differ from the official ones, points a little outside.
-        faults: what spoils training or scores.
+        warnings: possible errors: numbers that differ from the official ones, points a little outside.
+        faults: errors that spoil training or scores.
     """
 
     counts: tuple[str, ...]
@@ -317,13 +317,13 @@ def _equal_ids(first: _Split, second: _Split) -> list[str]:
 
 
 def _own_ids(split: _Split) -> list[str]:
-    """The `image_id`s, none where `load_faces` has numbered the faces for want of them."""
+    """The `image_id`s; empty if the data set has none and `load_faces` has numbered the faces."""
     numbered = all(image_id == f"{number:06d}" for number, image_id in enumerate(split.image_ids))
     return [] if numbered else split.image_ids
 
 
 def _compared(mirrored: MirroredMean | None, benchmark: Benchmark) -> str:
-    """On what the flip pairs were compared."""
+    """The number of flip pairs compared, and the mean face that they were compared on."""
     if mirrored is None:
         return "flip pairs: too few faces to compare them"
     compared = f"flip pairs: {len(benchmark.flip_pairs)} compared on the mean of {mirrored.faces:,} faces"

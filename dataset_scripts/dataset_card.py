@@ -9,7 +9,7 @@ from huggingface_hub import DatasetCardData
 from .benchmark import Benchmark
 from .benchmarks import BENCHMARKS
 
-OWN_YAML = "landmarks.yaml"  # what the landmarks of your own data are, beside their card
+OWN_YAML = "landmarks.yaml"  # describes your own landmarks, beside the card
 
 _CARD = """---
 {metadata}
@@ -26,7 +26,7 @@ faces = load_dataset("path/or/repository/of/this/folder", split="{first_split}")
 faces[0]["image"], faces[0]["landmarks"]
 ```
 
-Coordinates are pixels of the photo, (x, y), counted from 0 at the centre of the top-left one.
+Coordinates (x, y) are in pixels of the photo; (0, 0) is the centre of the top-left pixel.
 
 | column | meaning |
 |---|---|
@@ -44,7 +44,7 @@ def dataset_card(benchmark: Benchmark, info: datasets.DatasetInfo) -> str:
     """The card's text: front matter, licence, columns, splits with their number of faces, citation where known.
 
     Args:
-        info: features, splits and sizes, which `datasets` and the Hub take from the front matter.
+        info: features, splits and sizes, for the front matter, from which `datasets` and the Hub read them.
     """
     sizes = {name: split.num_examples for name, split in info.splits.items()}
     return _CARD.format(
@@ -93,17 +93,18 @@ def _splits(benchmark: Benchmark, sizes: Mapping[str, int]) -> str:
 
 
 def _notes(benchmark: Benchmark, sizes: Mapping[str, int]) -> list[str]:
-    differing = any(size != benchmark.splits.get(split, size) for split, size in sizes.items())
-    incomplete = "**Not the complete benchmark**: say so wherever a score is quoted. " if differing else ""
-    own = (
-        f"`{OWN_YAML}` describes the landmarks: this folder is the data set `--dataset {OWN_YAML}` of the project "
-        f"that made it. From the Hub, `hf download ORG/NAME {OWN_YAML} --repo-type dataset --local-dir .` fetches it, "
-        "and `--data_dir ORG/NAME` reads the faces."
+    is_complete = all(size == benchmark.splits.get(split, size) for split, size in sizes.items())
+    warning = "" if is_complete else "**Not the complete benchmark**: state this beside every score. "
+    yaml_note = (
+        f"`{OWN_YAML}` describes the landmarks. The project that made this folder reads it with "
+        f"`--dataset {OWN_YAML}`. From the Hub, "
+        f"`hf download ORG/NAME {OWN_YAML} --repo-type dataset --local-dir .` fetches it, and "
+        "`--data_dir ORG/NAME` reads the faces."
     )
     return [
-        f"{incomplete}Errors are divided by the normaliser {benchmark.default_normalizer}. "
-        "Converted from the original files, photos as they were.",
-        *([own] if benchmark.name not in BENCHMARKS else []),
+        f"{warning}Errors are divided by the normaliser {benchmark.default_normalizer}. "
+        "Converted from the original files without changes to the pixels of the photos.",
+        *([yaml_note] if benchmark.name not in BENCHMARKS else []),
         *([f"## Citation\n\n```bibtex\n{benchmark.citation}\n```"] if benchmark.citation else []),
     ]
 

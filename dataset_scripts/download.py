@@ -1,4 +1,4 @@
-"""Fetching of what a benchmark's owners offer without a form."""
+"""Download of the files of a benchmark that need no form."""
 
 import glob
 import hashlib
@@ -13,44 +13,45 @@ import datasets
 
 from .benchmark import Archive, Benchmark
 
-# A download may take hours, but a server that is silent for a minute is gone; by default all ends after five minutes.
+# A download may take hours, but aiohttp's default limit is five minutes. A server is given up after a silent minute.
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=60, sock_read=60)
 
 
 def download(benchmark: Benchmark, data_dir: str | Path) -> list[str]:
-    """Fetches into `data_dir` those of the benchmark's `archives` that are not there, and unpacks them.
+    """Fetches the missing ones of the benchmark's `archives` into `data_dir` and unpacks them.
 
-    An archive's files take their names when it is complete; until then they lie in a hidden folder inside `data_dir`,
-    which is removed after an error. Nothing that is there is overwritten.
+    The files of an archive lie in a hidden folder inside `data_dir` until the archive is complete. The folder is
+    removed after an error. Existing files are not overwritten.
 
     Returns:
         The names of the archives fetched.
 
     Raises:
-        ValueError: if the benchmark has no archives, or one of them cannot be fetched, is not what it should be or
-            would overwrite something; the message names its address.
+        ValueError: if the benchmark has no archives, or one of them cannot be fetched, has unexpected content or would
+            overwrite files; the message names its address.
     """
     if not benchmark.archives:
-        raise ValueError(f"{benchmark.title} has nothing that can be fetched. {by_hand(benchmark, data_dir)}")
+        hint = manual_download_hint(benchmark, data_dir)
+        raise ValueError(f"{benchmark.title} has no files that can be fetched without a form. {hint}")
     root = Path(data_dir).expanduser().resolve()
     if root.exists() and not root.is_dir():
         raise ValueError(f"data_dir must be a folder, but got {root}")
-    missing = _missing(benchmark, root)
+    archives = _missing_archives(benchmark, root)
     root.mkdir(parents=True, exist_ok=True)
-    for archive in missing:
+    for archive in archives:
         _fetch(archive, root)
-    return [archive.filename for archive in missing]
+    return [archive.filename for archive in archives]
 
 
-def how_to_get(benchmark: Benchmark, data_dir: str | Path = "DIR") -> str:
-    """Says, for a message, where the official download starts and which command fetches what is not in `data_dir`."""
-    missing = ", ".join(archive.filename for archive in _missing(benchmark, data_dir))
+def download_hint(benchmark: Benchmark, data_dir: str | Path = "DIR") -> str:
+    """For a message: where the official download starts, and the command that fetches what `data_dir` lacks."""
+    filenames = ", ".join(archive.filename for archive in _missing_archives(benchmark, data_dir))
     command = f"python -m dataset_scripts {benchmark.name} --data_dir {shlex.quote(str(data_dir))} --download"
-    return _origin(benchmark) + (f"; `{command}` fetches {missing}" if missing else "")
+    return _origin(benchmark) + (f"; `{command}` fetches {filenames}" if filenames else "")
 
 
-def by_hand(benchmark: Benchmark, data_dir: str | Path) -> str:
-    """Says where the official download starts and what to unpack where."""
+def manual_download_hint(benchmark: Benchmark, data_dir: str | Path) -> str:
+    """For a message: where the official download starts, and the layout that it is unpacked to."""
     return f"{_origin(benchmark)}; unpack it so that {data_dir} holds {benchmark.layout}"
 
 
@@ -58,12 +59,12 @@ def _origin(benchmark: Benchmark) -> str:
     return f"From {benchmark.homepage or 'your own files'}: {benchmark.download}"
 
 
-def _missing(benchmark: Benchmark, root: str | Path) -> list[Archive]:
+def _missing_archives(benchmark: Benchmark, root: str | Path) -> list[Archive]:
     return [archive for archive in benchmark.archives if not all(_find(root, pattern) for pattern in archive.provides)]
 
 
 def _find(root: str | Path, pattern: str) -> str | None:
-    """The path below `root` of what matches; `glob` passes over hidden folders, those of unfinished downloads too."""
+    """A path below `root` that matches, or None. `glob` skips hidden folders, as those of unfinished downloads."""
     return next(glob.iglob(pattern, root_dir=root, recursive=True), None)
 
 
@@ -83,7 +84,7 @@ def _fetch(archive: Archive, root: Path) -> None:
 
 
 def _check(archive: Archive, file: Path) -> None:
-    """Raises ValueError if `file` is a page that says no, or another one than the owners give the md5 sum of."""
+    """Raises ValueError if `file` is empty, is a web page (a refusal), or has another md5 sum than the archive."""
     digest = hashlib.md5(usedforsecurity=False)
     with file.open("rb") as stream:
         start = stream.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -91,8 +92,8 @@ def _check(archive: Archive, file: Path) -> None:
         while block := stream.read(1 << 20):
             digest.update(block)
     if not start or start.lower().startswith((b"<!doctype", b"<html", b"<?xml", b"{")):
-        found = "a web page" if start else "an empty file"
-        raise ValueError(f"{archive.url} must give {archive.filename}, but gave {found}; open it in a browser")
+        content = "a web page" if start else "an empty file"
+        raise ValueError(f"{archive.url} must give {archive.filename}, but gave {content}; open it in a browser")
     if archive.md5 not in (None, digest.hexdigest()):
         raise ValueError(
             f"{archive.url} must give {archive.filename} with the md5 sum {archive.md5}, but gave "
@@ -101,7 +102,7 @@ def _check(archive: Archive, file: Path) -> None:
 
 
 def _unpack(archive: Archive, file: Path, manager: datasets.DownloadManager) -> Path:
-    """The folder of what `archive` provides."""
+    """Unpacks `file` and returns the folder of its content."""
     if not archive.filename.endswith((".zip", ".gz")):
         folder = file.with_name("unpacked")
         folder.mkdir()
@@ -109,23 +110,23 @@ def _unpack(archive: Archive, file: Path, manager: datasets.DownloadManager) -> 
         return folder
     print(f"Unpacking {archive.filename}")
     with _as_value_error(f"{archive.url} must give an archive that can be unpacked, but gave a damaged one"):
-        folder = Path(manager.extract(str(file)))  # leaves out members with paths out of the folder
+        folder = Path(manager.extract(str(file)))  # skips members whose paths lead out of the folder
     if not folder.is_dir():
         raise ValueError(f"{archive.url} must give {archive.filename}, but gave a file that is no archive")
     return folder
 
 
 def _move(archive: Archive, folder: Path, root: Path) -> None:
-    """Moves from `folder` into `root` the entries that hold what is not there yet."""
+    """Moves the entries of `folder` that provide missing files into `root`."""
     entries = set()
     for pattern in archive.provides:
-        found = _find(folder, pattern)
-        if not found:
-            names = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-            wanted = pattern.removeprefix("**/")
-            raise ValueError(f"{archive.url} must give an archive with {wanted}, but gave one with {names}")
+        path = _find(folder, pattern)
+        if not path:
+            names = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+            name = pattern.removeprefix("**/")
+            raise ValueError(f"{archive.url} must give an archive with {name}, but gave one with {names}")
         if not _find(root, pattern):
-            entries.add(Path(found).parts[0])
+            entries.add(Path(path).parts[0])
     for entry in sorted(entries):
         if (root / entry).exists():
             raise ValueError(
@@ -138,7 +139,7 @@ def _move(archive: Archive, folder: Path, root: Path) -> None:
 
 @contextmanager
 def _as_value_error(message: str) -> Iterator[None]:
-    """One line for whatever the HTTP library, the file formats or the operating system raise."""
+    """Raises any error of the HTTP library, the file formats or the operating system as a ValueError of one line."""
     try:
         yield
     except Exception as error:

@@ -1,7 +1,7 @@
-"""What the builders of the benchmarks share.
+"""The base class of the benchmarks' builders.
 
-This module and those of the builders open no files themselves: `datasets` replaces `open`, `Path` and others inside
-the modules of builders by versions for streaming.
+This module and those of the builders must not open files themselves, because `datasets` replaces `open`, `Path` and
+others in the modules of builders by versions for streaming.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,14 +13,14 @@ import numpy as np
 from modeling_mtld.geometry_mtld import check_box, landmark_box
 
 from .benchmark import Benchmark, Column
-from .download import how_to_get
+from .download import download_hint
 from .face_files import check_photo, fingerprint, resolve_folder
 from .faces import Face
 
 
 @dataclass
 class FaceConfig(datasets.BuilderConfig):
-    """`fingerprint` stands for the folder's listing, so that the cache is not used after a file changed."""
+    """`fingerprint` is a digest of the folder's listing, so that the cache is not used after a file changed."""
 
     fingerprint: str = ""
 
@@ -28,17 +28,22 @@ class FaceConfig(datasets.BuilderConfig):
 class FaceBuilder(datasets.GeneratorBasedBuilder):
     """A benchmark read from its official files.
 
-    A subclass gives BENCHMARK, `list_sources`, `list_files` and `read_faces`. A source is whatever
-    `read_faces` takes: a list, an annotation with its photo, a database.
+    A subclass defines BENCHMARK, `list_sources`, `list_files` and `read_faces`. A source is what `read_faces` takes,
+    such as a list, an annotation with its photo, or a database.
 
-    Columns, coordinates in pixels of the photo, 0-based: `image` (RGB), `landmarks` (K, 2) float32, NaN where not
-    annotated, `landmark_box` (4,) float32, that of HRNet's protocol: x0 and y0 the floor of the smallest coordinates,
-    x1 and y1 the ceiling of the largest, `box` (4,) float32, the annotated face box, NaN where there is none,
-    `occluded` (K,) bool where the set has it, `image_id`, and the set's own columns.
+    Columns, with coordinates in pixels of the photo, 0-based:
+        image: RGB.
+        landmarks: (K, 2) float32, NaN where not annotated.
+        landmark_box: (4,) float32, as in HRNet's protocol: x0 and y0 are the floor of the smallest coordinates, x1
+            and y1 the ceiling of the largest.
+        box: (4,) float32, the annotated face box, NaN if there is none.
+        occluded: (K,) bool, if the data set has it.
+        image_id: str.
+        The data set's own columns follow.
 
     Raises:
-        ValueError: if `data_dir` is missing, empty or of another layout, or a file in it cannot be read; it names the
-            folder, or the file and the row. Nothing of a failed build stays in the cache.
+        ValueError: if `data_dir` is missing, empty or of another layout, or a file in it cannot be read; the message
+            names the folder, or the file and the row. Nothing of a failed build stays in the cache.
     """
 
     VERSION = datasets.Version("2.0.0")
@@ -53,26 +58,26 @@ class FaceBuilder(datasets.GeneratorBasedBuilder):
         if not self._sources:
             raise ValueError(
                 f"data_dir must hold {self.benchmark.layout}, but none of these is in {self.root}. "
-                f"{how_to_get(self.benchmark, self.root)}"
+                f"{download_hint(self.benchmark, self.root)}"
             )
         files = self.list_files(self.root, self._sources)
-        # Your own rows are read by names and judged by crops; both can change while the columns stay.
+        # For your own landmarks, names and crops affect how rows are read and checked, but not the columns.
         facts = face_features(self.benchmark), self.benchmark.landmark_names, self.benchmark.crop_box
         key = fingerprint(self.root, files, *facts)
         super().__init__(data_dir=str(self.root), dataset_name=self.benchmark.name, fingerprint=key, **kwargs)
 
     @classmethod
     def list_sources(cls, root) -> Mapping[str, Sequence]:
-        """What the faces of each split are read from below `root`, an absolute path; empty where it is not there."""
+        """The sources of each split below `root`, an absolute path; empty for a split that is missing."""
         raise NotImplementedError
 
     @classmethod
     def list_files(cls, root, sources: Mapping[str, Sequence]) -> Iterable:
-        """Paths of the files, annotations and photos, after whose change the set is read anew."""
+        """Paths of the annotations and photos. If one of them changes, the data set is read anew."""
         raise NotImplementedError
 
     def read_faces(self, source) -> Iterator[Face]:
-        """The faces of one of the sources, in their order there."""
+        """The faces of a source, in its order."""
         raise NotImplementedError
 
     @property
@@ -112,7 +117,7 @@ class FaceBuilder(datasets.GeneratorBasedBuilder):
 
 
 def _example(face: Face, benchmark: Benchmark, upright: bool) -> dict:
-    """The row of a face. Raises ValueError where it cannot be used."""
+    """The row of a face. Raises ValueError if it cannot be used."""
     if face.landmarks.shape != (benchmark.num_landmarks, 2):
         raise ValueError(f"landmarks must be ({benchmark.num_landmarks}, 2), but got {face.landmarks.shape}")
     if np.isinf(face.landmarks).any():
@@ -120,15 +125,15 @@ def _example(face: Face, benchmark: Benchmark, upright: bool) -> dict:
     box = np.full(4, np.nan) if face.box is None else np.asarray(face.box, dtype=np.float64)
     if np.isinf(box).any() or (face.box is not None and np.isnan(box).any()):
         raise ValueError(f"the annotated box must be finite, but got {box.tolist()}")
-    around = box_in_whole_pixels(face.landmarks)
-    if face.box is None or benchmark.crop_box == "landmark_box":  # the other box may be wrong: --check tells
-        check_box(around, "the box of the landmarks")
+    tight_box = box_in_whole_pixels(face.landmarks)
+    if face.box is None or benchmark.crop_box == "landmark_box":  # --check reports a wrong annotated box
+        check_box(tight_box, "the box of the landmarks")
     else:
         check_box(box, "the annotated box")
     example = {
         "image": check_photo(face.photo, upright),
         "landmarks": face.landmarks.astype(np.float32),
-        "landmark_box": around.astype(np.float32),
+        "landmark_box": tight_box.astype(np.float32),
         "box": box.astype(np.float32),
         "image_id": face.image_id,
     }
@@ -138,7 +143,7 @@ def _example(face: Face, benchmark: Benchmark, upright: bool) -> dict:
 
 
 def box_in_whole_pixels(landmarks) -> np.ndarray:
-    """The box (4,) around the annotated ones of `landmarks` (K, 2), rounded outwards, as HRNet's protocol has it."""
+    """The box (4,) around the annotated ones of `landmarks` (K, 2), rounded outwards as in HRNet's protocol."""
     box = landmark_box(landmarks)
     return np.concatenate([np.floor(box[:2]), np.ceil(box[2:])])
 
@@ -155,8 +160,8 @@ def face_features(benchmark: Benchmark) -> datasets.Features:
     }
     if benchmark.occlusion:
         features["occluded"] = datasets.Sequence(datasets.Value("bool"), length=benchmark.num_landmarks)
-    own = {name: _feature(column, benchmark) for name, column in benchmark.columns.items()}
-    return datasets.Features(features | own)
+    features |= {name: _feature(column, benchmark) for name, column in benchmark.columns.items()}
+    return datasets.Features(features)
 
 
 def _feature(column: Column, benchmark: Benchmark):

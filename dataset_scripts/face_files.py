@@ -72,11 +72,11 @@ def find_file(root: Path, *names: str) -> Path | None:
 
 
 def check_photo(photo: Path | np.ndarray, upright: bool = False) -> str | dict:
-    """Decodes the whole photo and returns what `datasets.Image` should hold of it: the path, as a rule.
+    """Decodes the whole photo and returns the value for a column `datasets.Image`: the path, as a rule.
 
-    `datasets.Image` turns a photo by its EXIF orientation. Where landmarks refer to the pixels as stored, not
-    `upright`, a photo that has one is returned as PNG bytes without it. So are pixels, (H, W, 3) or (H, W) uint8, and
-    what `datasets.Image` cannot read: HEIC, and photos with damaged EXIF data.
+    `datasets.Image` turns a photo by its EXIF orientation. Without `upright`, landmarks refer to the pixels as stored,
+    and a photo that has an orientation is returned as PNG bytes without it. Pixels, (H, W, 3) or (H, W) uint8, are
+    returned as PNG bytes too, and so is what `datasets.Image` cannot read: HEIC, and photos with damaged EXIF data.
 
     Raises:
         ValueError: naming the file, if it is missing, cannot be decoded to the end or has more than 8 bits a channel

@@ -1,4 +1,4 @@
-"""One annotated face, as the readers of the formats give it to a builder."""
+"""One annotated face, which the readers of the formats return and a builder turns into a row."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Data sets on the Hub: opening them, and one line that says why it did not work."""
+"""Opening of data sets on the Hub, with the reason in one line if it fails."""
 
 import functools
 import re
@@ -11,8 +11,8 @@ import huggingface_hub
 _SECONDS_TO_ANSWER = 10
 
 
-def names_a_hub_data_set(data_dir: str | Path) -> bool:
-    """Whether it is such as "org/300w", and no folder of this name is there."""
+def is_hub_id(data_dir: str | Path) -> bool:
+    """Whether `data_dir` is such as "org/300w" and no such path exists."""
     return (
         isinstance(data_dir, str)
         and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", data_dir) is not None
@@ -21,10 +21,10 @@ def names_a_hub_data_set(data_dir: str | Path) -> bool:
 
 
 def open_from_hub(repo_id: str, cache_dir: str | None) -> datasets.DatasetBuilder:
-    """The builder of a data set on the Hub; with HF_HUB_OFFLINE=1, of what was prepared from it before.
+    """The builder of a data set on the Hub; with HF_HUB_OFFLINE=1, of its faces in the cache.
 
     Raises:
-        ValueError: at once if it is not there or the Hub cannot be reached, naming `repo_id`.
+        ValueError: if it does not exist or the Hub cannot be reached, without retries; the message names `repo_id`.
     """
     try:
         commit = None if datasets.config.HF_HUB_OFFLINE else _latest_commit(repo_id)
@@ -36,13 +36,13 @@ def open_from_hub(repo_id: str, cache_dir: str | None) -> datasets.DatasetBuilde
 
 
 def _latest_commit(repo_id: str) -> str:
-    """Fails at once, where `datasets` tries for half a minute."""
+    """Fails at once without a connection; `datasets` would retry for half a minute."""
     try:
         return huggingface_hub.HfApi().dataset_info(repo_id, timeout=_SECONDS_TO_ANSWER).sha
     except (huggingface_hub.errors.HfHubHTTPError, ValueError):
         raise
     except Exception as error:  # no answer
-        hint = "HF_HUB_OFFLINE=1 reads what was prepared from it before"
+        hint = "HF_HUB_OFFLINE=1 reads the faces in the cache, if there are any"
         raise ConnectionError(f"{hub_reason(error)}; {hint}") from error
 
 
@@ -50,7 +50,7 @@ def stream_splits(builder: datasets.DatasetBuilder, splits: Sequence[str]) -> li
     """A stream of each split of a builder of any kind.
 
     Raises:
-        ValueError: naming a data set on the Hub that is out of reach, also later, while the streams are read.
+        ValueError: if a data set on the Hub cannot be read, now or while the streams are read; the message names it.
     """
     if builder.repo_id is None:
         return [builder.as_streaming_dataset(split=split) for split in splits]
@@ -58,27 +58,28 @@ def stream_splits(builder: datasets.DatasetBuilder, splits: Sequence[str]) -> li
     try:
         return [builder.as_streaming_dataset(split=split) for split in splits]
     except Exception as error:
-        raise out_of_reach(builder.repo_id, error) from error
+        raise hub_error(builder.repo_id, error) from error
 
 
 def _read_tables(builder: datasets.DatasetBuilder, **options) -> Iterator:
-    try:  # the class's own, as a bound one comes back from pickle, for a worker, as this very function
+    # The class's method, because the instance's attribute is this function, also after unpickling in a worker.
+    try:
         yield from type(builder)._generate_tables(builder, **options)
     except Exception as error:
-        raise out_of_reach(builder.repo_id, error) from error
+        raise hub_error(builder.repo_id, error) from error
 
 
-def out_of_reach(repo_id: str, error: Exception) -> ValueError:
-    """What to raise for an `error` while a data set on the Hub is downloaded or read."""
-    return ValueError(f"data_dir must be whole and within reach, but got {repo_id}: {hub_reason(error)}")
+def hub_error(repo_id: str, error: Exception) -> ValueError:
+    """The ValueError to raise for an `error` while a data set on the Hub is downloaded or read."""
+    return ValueError(f"data_dir must be complete and readable on the Hub, but got {repo_id}: {hub_reason(error)}")
 
 
 def hub_reason(error: Exception) -> str:
-    """One line for whatever the Hub's client raised: its own errors, the HTTP library's, the operating system's."""
+    """The reason, in one line, of an error of the Hub's client, the HTTP library or the operating system."""
     if isinstance(error, huggingface_hub.errors.GatedRepoError):
-        return "its owner gives access to those who ask for it on its page"
+        return "access to it must be requested on its page"
     if isinstance(error, (huggingface_hub.errors.RepositoryNotFoundError, datasets.exceptions.DatasetNotFoundError)):
-        return "there is none of this name, or it is private and the token at hand does not open it (hf auth login)"
+        return "there is none of this name, or it is private and the token gives no access (hf auth login)"
     if isinstance(error, huggingface_hub.errors.HfHubHTTPError):
         return error.server_message or " ".join(str(error).split())
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

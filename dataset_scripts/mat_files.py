@@ -10,16 +10,16 @@ import scipy.io
 
 
 class MatFile:
-    """The variables of a MATLAB file of any version, axes in MATLAB's order; a context manager, closed on leaving.
+    """The variables of a MATLAB file of any version, with axes in MATLAB's order. A context manager closes the file.
 
     Raises:
-        ValueError: here and in every method, naming the file, if it is missing, is no MATLAB file, is cut short or
-            lacks what is asked for.
+        ValueError: if the file is missing, is no MATLAB file, is truncated or lacks a variable. Every method raises it
+            too; the message names the file.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        with _naming(path):
+        with _as_value_error(path):
             self._variables: Mapping = h5py.File(path, "r") if h5py.is_hdf5(path) else scipy.io.loadmat(path)
 
     def __enter__(self) -> "MatFile":
@@ -30,19 +30,19 @@ class MatFile:
             self._variables.close()
 
     def read_array(self, name: str, *shape: int | None) -> np.ndarray:
-        """A numeric variable of that shape, None for any length, as float64 whatever integers the file holds."""
+        """A numeric variable of this shape, with None for any length, converted to float64."""
         value = self._find(name)
-        with _naming(f"{self.path}: {name}"):
+        with _as_value_error(f"{self.path}: {name}"):
             array = np.array(_load(value), dtype=np.float64)
         if array.ndim != len(shape) or any(
-            wanted not in (None, found) for wanted, found in zip(shape, array.shape, strict=True)
+            length not in (None, size) for length, size in zip(shape, array.shape, strict=True)
         ):
-            wanted = " x ".join("N" if length is None else str(length) for length in shape)
-            raise ValueError(f"{self.path}: {name} must be {wanted}, but got {_shape(array)}")
+            lengths = " x ".join("N" if length is None else str(length) for length in shape)
+            raise ValueError(f"{self.path}: {name} must be {lengths}, but got {_shape(array)}")
         return array
 
     def read_strings(self, name: str) -> list[str]:
-        """A cell array of strings, by columns."""
+        """The strings of a cell array, column by column."""
         cells = self._cells(name)
         return [self._read_string(name, number, cells) for number in range(1, len(cells) + 1)]
 
@@ -50,13 +50,13 @@ class MatFile:
         return len(self._cells(name))
 
     def read_cells(self, name: str, numbers) -> Iterator[np.ndarray]:
-        """The cells of an array, counted from 1 by columns, one after another; HDF5 keeps the others on the disk."""
+        """The cells of an array, one after another; `numbers` count from 1, column by column. HDF5 reads no others."""
         cells = self._cells(name)
         for number in numbers:
             yield self._read_cell(name, number, cells)
 
     def _find(self, name: str):
-        with _naming(self.path):
+        with _as_value_error(self.path):
             names = sorted(key for key in self._variables if not key.startswith(("__", "#")))
             if name in names:
                 return self._variables[name]
@@ -64,7 +64,7 @@ class MatFile:
 
     def _cells(self, name: str) -> np.ndarray:
         value = self._find(name)
-        with _naming(f"{self.path}: {name}"):
+        with _as_value_error(f"{self.path}: {name}"):
             array = _load(value)
             is_cell = h5py.check_ref_dtype(value.dtype) if isinstance(value, h5py.Dataset) else array.dtype == object
         if not is_cell:
@@ -72,7 +72,7 @@ class MatFile:
         return array.ravel(order="F")
 
     def _read_cell(self, name: str, number: int, cells: np.ndarray) -> np.ndarray:
-        with _naming(f"{self.path} row {number}: {name}"):
+        with _as_value_error(f"{self.path} row {number}: {name}"):
             cell = cells[number - 1]
             return _load(self._variables[cell]) if isinstance(cell, h5py.Reference) else np.asarray(cell)
 
@@ -86,7 +86,7 @@ class MatFile:
 
 
 def _load(value) -> np.ndarray:
-    """HDF5 keeps MATLAB's columns as rows: its axes come reversed."""
+    """The array with axes in MATLAB's order, which HDF5 stores reversed."""
     return value[()].T if isinstance(value, h5py.Dataset) else np.asarray(value)
 
 
@@ -95,9 +95,10 @@ def _shape(array: np.ndarray) -> str:
 
 
 @contextmanager
-def _naming(what) -> Iterator[None]:
+def _as_value_error(what) -> Iterator[None]:
+    """Raises any error of the readers as a ValueError of one line that names `what`."""
     try:
         yield
-    except Exception as error:  # scipy raises whatever its parser trips over, h5py OSError, KeyError and others
+    except Exception as error:  # scipy's parser raises errors of many types, and h5py OSError, KeyError and others
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{what} must be MATLAB data that can be read whole, but got: {reason}") from error

@@ -20,8 +20,8 @@ from .faces import Face
 
 METADATA = "metadata.jsonl"
 GROUP = "group"  # key of a row, and column
-_LARGEST = float(np.finfo(np.float32).max)  # of the columns that coordinates go to
-# Folders that `datasets` takes for a split, too.
+_MAX_COORDINATE = float(np.finfo(np.float32).max)  # of the columns with coordinates
+# Folder names of each split, as in `datasets`.
 _FOLDERS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -30,10 +30,10 @@ _FOLDERS = {
 
 
 def list_metadata(root: Path) -> dict[str, list[Path]]:
-    """The files metadata.jsonl of each split: in the folders of `_FOLDERS` directly below `root`, or of `root` itself.
+    """The metadata.jsonl files of each split, in the folders of `_FOLDERS` directly below `root`, or else in `root`.
 
     Raises:
-        ValueError: naming the folder, if there is none, or both kinds.
+        ValueError: if there is none, or there are some in both places; the message names `root`.
     """
     folders = sorted(path for path in root.iterdir() if (path / METADATA).is_file())
     splits = {
@@ -42,10 +42,10 @@ def list_metadata(root: Path) -> dict[str, list[Path]]:
     }
     in_folders = [path for paths in splits.values() for path in paths]
     if bool(in_folders) == (root / METADATA).is_file():
-        found = f"{METADATA} and {in_folders[0].relative_to(root)}" if in_folders else "none of these"
+        content = f"{METADATA} and {in_folders[0].relative_to(root)}" if in_folders else "none of these"
         raise ValueError(
             f"data_dir must hold either {METADATA} (split train) or folders train/, validation/ and test/ with one "
-            f"each, but got {found} in {root}"
+            f"each, but got {content} in {root}"
         )
     return splits if in_folders else {"train": [root / METADATA]}
 
@@ -54,29 +54,34 @@ def list_files(path: Path, root: Path) -> Iterator[Path]:
     """`path`, a metadata.jsonl, and the photos that it names.
 
     Raises:
-        ValueError: naming the file and the row, as `read_metadata`, but with no look at the landmarks.
+        ValueError: if there is no row, or a row is malformed (landmarks are not checked) or has no photo; the message
+            names the file and the row.
     """
     yield path
-    empty = True
+    is_empty = True
     for where, row in _rows(path):
         photo = _photo(row, where, path, root)
         if not photo.is_file():
             raise ValueError(f"{where}: file_name must be an image beside it, but there is no file {photo}")
         yield photo
-        empty = False
-    if empty:
+        is_empty = False
+    if is_empty:
         raise ValueError(f"{path} must hold a row for each face, but it is empty")
 
 
 def read_metadata(path: str | Path, benchmark: Benchmark, root: str | Path | None = None) -> Iterator[Face]:
     """The faces of a metadata.jsonl, one a row, in pixels of the photo, 0-based. The photos are not opened.
 
-    A row is a JSON object with `file_name`, below the folder of `path`; `landmarks`, K times [x, y] in the order of
-    `benchmark.landmark_names`, null where unannotated, or a mapping of names to these; where they are known `box`
-    [x0, y0, x1, y1] and, if `benchmark.occlusion`, `occluded`, K times true or false, or a mapping of the names of
-    occluded landmarks to true. If the benchmark has the column `visibility`, K times 0 (hidden by the head), 1
-    (visible), 2 (hidden by something else) or null (not known), or a mapping from the names of those that are not
-    visible; if it has `group`, one of its subsets or null. Other keys are ignored.
+    A row is a JSON object with these keys; others are ignored:
+        file_name: the photo, below the folder of `path`.
+        landmarks: K times [x, y] in the order of `benchmark.landmark_names`, null where unannotated, or a mapping of
+            names to these.
+        box: [x0, y0, x1, y1], if it is known.
+        occluded: if `benchmark.occlusion`, K times true or false, or a mapping of names to these; landmarks that it
+            lacks are not occluded.
+        visibility: if the benchmark has this column, K times 0 (hidden by the head), 1 (visible), 2 (hidden by
+            something else) or null (not known), or a mapping of names to these; landmarks that it lacks are visible.
+        group: if the benchmark has this column, one of its subsets or null.
 
     Args:
         path: the file.
@@ -102,7 +107,7 @@ def read_metadata(path: str | Path, benchmark: Benchmark, root: str | Path | Non
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict]]:
-    """Place and content of each row that is not blank."""
+    """File and number, for messages, and content of each row that is not blank."""
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -130,42 +135,42 @@ def _photo(row: Mapping, where: str, path: Path, root: Path) -> Path:
     name = row.get("file_name")
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ValueError(f"{where}: file_name must be the path of a photo, but got {name!r}")
-    inside = posixpath.normpath(name.replace("\\", "/"))
-    if inside.startswith(("/", "../")) or inside in (".", "..") or "://" in name or re.match(r"[A-Za-z]:/", inside):
+    subpath = posixpath.normpath(name.replace("\\", "/"))
+    if subpath.startswith(("/", "../")) or subpath in (".", "..") or "://" in name or re.match(r"[A-Za-z]:/", subpath):
         raise ValueError(f"{where}: file_name must be a path below the folder of {METADATA}, but got {name!r}")
-    folder = inside.split("/")[0] if path.parent == root and "/" in inside else ""
+    folder = subpath.split("/")[0] if path.parent == root and "/" in subpath else ""
     if any(folder.lower() in names for names in _FOLDERS.values()):
         raise ValueError(
             f"{where}: file_name must not be in {folder}/, which is a split and needs a {METADATA} of its own, "
             f"but got {name!r}"
         )
-    return path.parent / inside
+    return path.parent / subpath
 
 
 def _landmarks(row: Mapping, benchmark: Benchmark) -> np.ndarray:
     names = benchmark.landmark_names
-    points = _in_order(row.get("landmarks"), names, "landmarks", "[x, y] or null", missing=None)
+    points = _ordered_values(row.get("landmarks"), names, "landmarks", "[x, y] or null", missing=None)
     return np.array([_point(point, name) for point, name in zip(points, names, strict=True)], dtype=np.float64)
 
 
-def _in_order(values: object, names: Sequence[str], key: str, what: str, missing: object) -> list:
-    """One value for each of `names`, from a list in their order or a mapping from them."""
+def _ordered_values(values: object, names: Sequence[str], key: str, what: str, missing: object) -> list:
+    """One value for each of `names`, from a list in their order or a mapping; `missing` where the mapping has none."""
     if isinstance(values, list) and len(values) == len(names):
         return values
     if not isinstance(values, dict):
-        found = f"a list of {len(values)}" if isinstance(values, list) else reprlib.repr(values)
+        description = f"a list of {len(values)}" if isinstance(values, list) else reprlib.repr(values)
         raise ValueError(
             f"{key} must be a list of {len(names)} times {what}, or a mapping of the landmarks' names to these, "
-            f"but got {found}"
+            f"but got {description}"
         )
-    unknown = [name for name in values if name not in names]
-    if unknown:
-        raise ValueError(f"{key} must be named as in the YAML file, but got {unknown[0]!r}{near(unknown[0], names)}")
+    name = next((name for name in values if name not in names), None)
+    if name is not None:
+        raise ValueError(f"{key} must be named as in the YAML file, but got {name!r}{near(name, names)}")
     return [values.get(name, missing) for name in names]
 
 
 def near(word: object, known: Sequence[str]) -> str:
-    """A question after an unknown word: " (did you mean …?)", or nothing if no known one is like it."""
+    """The hint " (did you mean …?)" with the `known` words that resemble `word`, or "" if there are none."""
     matches = difflib.get_close_matches(str(word), known, n=3)
     return f" (did you mean {' or '.join(matches)}?)" if matches else ""
 
@@ -188,7 +193,7 @@ def _is_number(value: object) -> bool:
 def _number(value: float | None) -> float:
     if value is None:
         return math.nan
-    return math.inf if abs(value) > _LARGEST else float(value)
+    return math.inf if abs(value) > _MAX_COORDINATE else float(value)
 
 
 def _box(value: object) -> np.ndarray | None:
@@ -203,31 +208,31 @@ def _box(value: object) -> np.ndarray | None:
 def _check_crop(landmarks: np.ndarray, box: np.ndarray | None, benchmark: Benchmark) -> None:
     if benchmark.crop_box == "box" and box is not None:
         return
-    around = landmark_box(landmarks)
-    if (around[:2] == around[2:]).any():
+    tight_box = landmark_box(landmarks)
+    if (tight_box[:2] == tight_box[2:]).any():
         raise ValueError(
-            f"the annotated landmarks must span a box to crop the face by, but theirs, {around.tolist()}, has no "
+            f"the annotated landmarks must span a box to crop the face by, but their box {tight_box.tolist()} has no "
             "area: give the row a `box` [x0, y0, x1, y1]"
             + ("" if benchmark.crop_box == "box" else " and write `crop: box` into the YAML file")
         )
 
 
 def _occluded(row: Mapping, benchmark: Benchmark) -> np.ndarray:
-    flags = _in_order(row.get("occluded"), benchmark.landmark_names, "occluded", "true or false", missing=False)
-    wrong = [flag for flag in flags if not isinstance(flag, int) or flag not in (0, 1)]
-    if wrong:
-        raise ValueError(f"occluded must be true or false for each landmark, but got {reprlib.repr(wrong[0])}")
+    flags = _ordered_values(row.get("occluded"), benchmark.landmark_names, "occluded", "true or false", missing=False)
+    errors = [flag for flag in flags if not isinstance(flag, int) or flag not in (0, 1)]
+    if errors:
+        raise ValueError(f"occluded must be true or false for each landmark, but got {reprlib.repr(errors[0])}")
     return np.array(flags, dtype=bool)
 
 
 def _visibility(row: Mapping, benchmark: Benchmark) -> list[int]:
-    names, known = benchmark.landmark_names, (HIDDEN_BY_HEAD, VISIBLE, HIDDEN_BY_OTHERS)
+    names, codes = benchmark.landmark_names, (HIDDEN_BY_HEAD, VISIBLE, HIDDEN_BY_OTHERS)
     if row.get("visibility") is None:
         return [UNKNOWN] * len(names)
-    values = _in_order(row["visibility"], names, "visibility", "0, 1, 2 or null", missing=VISIBLE)
-    wrong = [value for value in values if value is not None and (type(value) is not int or value not in known)]
-    if wrong:
-        raise ValueError(f"visibility must be 0, 1, 2 or null for each landmark, but got {reprlib.repr(wrong[0])}")
+    values = _ordered_values(row["visibility"], names, "visibility", "0, 1, 2 or null", missing=VISIBLE)
+    errors = [value for value in values if value is not None and (type(value) is not int or value not in codes)]
+    if errors:
+        raise ValueError(f"visibility must be 0, 1, 2 or null for each landmark, but got {reprlib.repr(errors[0])}")
     return [UNKNOWN if value is None else value for value in values]
 
 
@@ -245,13 +250,13 @@ _COLUMNS = {"visibility": _visibility, GROUP: _group}
 class FacesInFolder(FaceBuilder):
     """Your own landmarks on your own photos, in the layout of Hugging Face's ImageFolder.
 
-    Each of the folders train/, validation/ (valid, val, dev) and test/ that holds a metadata.jsonl is a split; a
-    single metadata.jsonl beside them is the split train. `benchmark` says what the landmarks are, see
+    Each of the folders train/, validation/ (valid, val, dev) and test/ that holds a metadata.jsonl is a split. Without
+    such folders, the metadata.jsonl of `data_dir` is the split train. `benchmark` describes the landmarks, see
     `own_data.read_benchmark`. `image_id` is the path of the photo without suffix. See `metadata.read_metadata` for the
     rows and `FaceBuilder` for columns and errors.
     """
 
-    UPRIGHT = True  # as people see their photos, and as `load_dataset("imagefolder")` has them
+    UPRIGHT = True  # as photos are displayed, and as `load_dataset("imagefolder")` reads them
 
     @classmethod
     def list_sources(cls, root):

@@ -49,7 +49,7 @@ def _is_yaml(dataset: object) -> bool:
 
 
 def read_benchmark(path: str | Path) -> Benchmark:
-    """What a YAML file says of your own landmarks.
+    """The benchmark that a YAML file of your own landmarks describes.
 
     Keys, the first three required; a landmark is given by its name or its 0-based index:
         landmarks: K names in the order of the points.
@@ -57,12 +57,12 @@ def read_benchmark(path: str | Path) -> Benchmark:
             there are none.
         normalizer: what errors are divided by: two landmarks, or two lists of landmarks, between whose means the
             distance is taken; or `box` or `diagonal` of the box that crops are made from; or several of these by name,
-            `{inter-ocular: [right_eye, left_eye]}`, the first being the default. `box` and `diagonal` are there
-            without being named.
+            `{inter-ocular: [right_eye, left_eye]}`, the first being the default. `box` and `diagonal` are always
+            available.
         crop: what crops are made from, `landmark_box` (the default) or `box`, that of metadata.jsonl.
         failure_threshold: error, as a fraction, above which a face counts as failed; by default 0.1.
         parts: contours by name: the landmarks to join, or `{landmarks: [...], closed: true}` if the last joins the
-            first; by default landmarks that a number tells apart (mouth_0, mouth_1).
+            first; by default landmarks whose names differ by a number only (mouth_0, mouth_1).
         occluded: whether metadata.jsonl says which landmarks are occluded; by default false.
         visibility: whether metadata.jsonl says which landmarks the head itself hides; by default false.
         groups: names of groups of faces that are scored by themselves too, such as poses; a row of metadata.jsonl
@@ -85,7 +85,7 @@ def read_benchmark(path: str | Path) -> Benchmark:
 
 
 def benchmark_yaml(benchmark: Benchmark) -> str:
-    """The text of a YAML file that `read_benchmark` reads as `benchmark`, which is one that it has read before."""
+    """The text of a YAML file for `benchmark`, a result of `read_benchmark`, which reads it as the same benchmark."""
     names = benchmark.landmark_names
 
     def named(indices: Sequence[int]) -> list[str]:
@@ -120,7 +120,7 @@ def benchmark_yaml(benchmark: Benchmark) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which YAML would keep the last."""
+    """Refuses a repeated key in a mapping, whose last value YAML would use."""
 
     def construct_mapping(self, node, deep=False):
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]

@@ -1,4 +1,4 @@
-"""A picture of a data set, for looking at: faces of every split with numbered landmarks, contours, boxes and crops."""
+"""A picture of a data set: faces of every split with numbered landmarks, contours, boxes and crops."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -23,20 +23,20 @@ from .benchmark import Benchmark, Part
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 COLUMNS, ROWS = 4, 2
-TILE = 720  # pixels; at 98 landmarks the numbers of an eye still find room
-SURROUNDINGS = 1.6  # side of a tile over the side of the crop
+TILE = 720  # pixels; large enough for the numbers of an eye at 98 landmarks
+TILE_ENLARGEMENT = 1.6  # side of a tile over the side of the crop
 GAP, CAPTION = 12, 34
 TITLE, TEXT, SMALL = 30, 20, 13  # sizes of letters in pixels
 PAPER, INK = (24, 26, 30), (235, 235, 235)  # RGB, as all colours here
 LINE, POINT, OCCLUDED = (0, 225, 190), (255, 240, 60), (255, 80, 200)
 CROP, LANDMARK_BOX, BOX = (255, 255, 255), (80, 170, 255), (255, 140, 40)
 RADIUS = 2.5  # of a dot
-FRACTION_BITS = 4  # OpenCV draws at 16ths of a pixel
-FAR = 2**14  # pixels: outside the tile, and still what OpenCV can draw
+FRACTION_BITS = 4  # coordinates for OpenCV are in 16ths of a pixel
+MAX_COORDINATE = 2**14  # pixels; outside any tile, within OpenCV's range
 
 
 def write_preview(path: str | Path, splits: Mapping[str, datasets.Dataset], benchmark: Benchmark) -> None:
-    """Writes `draw_preview` of the splits to `path`, which appears when it is whole.
+    """Writes `draw_preview` of the splits to `path`. The file appears once it is complete.
 
     Raises:
         ValueError: as `check_preview_path`, `draw_preview` and `save_picture`.
@@ -46,27 +46,27 @@ def write_preview(path: str | Path, splits: Mapping[str, datasets.Dataset], benc
 
 
 def save_picture(picture: np.ndarray, path: Path) -> None:
-    """Writes `picture` (H, W, 3) uint8 RGB to `path`, which appears when it is whole.
+    """Writes `picture` (H, W, 3) uint8 RGB to `path`. The file appears once it is complete.
 
     Raises:
         ValueError: if it cannot be written there.
     """
-    unfinished = path.with_name(f".{path.stem}.unfinished-{os.getpid()}{path.suffix}")
+    temporary_path = path.with_name(f".{path.stem}.unfinished-{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(unfinished)
-        unfinished.replace(path)
+        Image.fromarray(picture).save(temporary_path)
+        temporary_path.replace(path)
     except (OSError, ValueError) as error:  # such as a picture higher than its format allows
         raise ValueError(f"picture must be a file that can be written, but got {path}: {error}") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        temporary_path.unlink(missing_ok=True)
 
 
 def check_preview_path(path: str | Path) -> Path:
-    """The path of a picture to be written.
+    """Checks the path that a picture is to be written to, and returns it with ~ expanded.
 
     Raises:
-        ValueError: if its suffix is none of a picture, or it is a folder.
+        ValueError: if its suffix is not in `PICTURE_SUFFIXES`, or it is a folder.
     """
     path = Path(path).expanduser()
     if path.suffix.lower() not in PICTURE_SUFFIXES:
@@ -77,15 +77,15 @@ def check_preview_path(path: str | Path) -> Path:
 
 
 def draw_preview(splits: Mapping[str, datasets.Dataset], benchmark: Benchmark) -> np.ndarray:
-    """Draws eight faces of every split, evenly spread over it.
+    """Draws eight faces of every split at even intervals.
 
-    Each tile shows the face with its surroundings and, beside each annotated landmark, its 0-based index; the contours
-    of `benchmark.parts`, broken where a landmark is not annotated; the annotated box, the landmark box and the crop
-    that the network sees; below it the `image_id`.
+    Each tile shows the face with its surroundings, the 0-based index beside each annotated landmark, and the contours
+    of `benchmark.parts`, with gaps where a landmark is not annotated. It also shows the annotated box, the landmark
+    box and the crop that the network gets. The `image_id` is below the tile.
 
     Args:
         splits: the faces of each split by its name, with the columns of `FaceBuilder`.
-        benchmark: what the points mean.
+        benchmark: gives the title, the contours and the box of the crops.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -121,7 +121,7 @@ def _row(faces: list[dict], benchmark: Benchmark) -> np.ndarray:
     for number, face in enumerate(faces):
         left = GAP + number * (TILE + GAP)
         row[:TILE, left : left + TILE] = _tile(face, benchmark)
-        captions.append(((left, TILE + 5), shortened(face["image_id"], TILE), TEXT, INK))
+        captions.append(((left, TILE + 5), shorten(face["image_id"], TILE), TEXT, INK))
     write_texts(row, captions)
     return row
 
@@ -157,8 +157,8 @@ def write_texts(picture: np.ndarray, texts: list[tuple], outline: int = 0) -> No
     picture[:] = np.asarray(image)
 
 
-def shortened(text: str, width: float, size: int = TEXT) -> str:
-    """The end of `text` that fits into `width` pixels in letters of `size`."""
+def shorten(text: str, width: float, size: int = TEXT) -> str:
+    """`text` or, if it is too long, "..." and its end that fits into `width` pixels in letters of `size`."""
     font = ImageFont.load_default(size)
     if font.getlength(text) <= width:
         return text
@@ -173,7 +173,7 @@ def shortened(text: str, width: float, size: int = TEXT) -> str:
 def _tile(face: dict, benchmark: Benchmark) -> np.ndarray:
     """The face as a row of the data set, (TILE, TILE, 3)."""
     box = _box_with_area(face, benchmark)
-    matrix = crop_matrix(box, TILE, BOX_ENLARGEMENT * SURROUNDINGS)
+    matrix = crop_matrix(box, TILE, BOX_ENLARGEMENT * TILE_ENLARGEMENT)
     tile = np.array(warp_image(np.array(face["image"].convert("RGB")), matrix, TILE), order="C")
     to_photo = invert_matrix(crop_matrix(box, 1))
     crop = transform_points(to_photo, fractions_to_pixels([[0, 0], [1, 1]], 1))
@@ -188,7 +188,7 @@ def _tile(face: dict, benchmark: Benchmark) -> np.ndarray:
 
 
 def _box_with_area(face: dict, benchmark: Benchmark) -> np.ndarray:
-    """The box of the crop; the whole photo for a face whose box has no area, which is there to be seen too."""
+    """The box of the crop, or the whole photo if that box has no area, so that the face is drawn all the same."""
     try:
         return check_box(benchmark.box_to_crop(face))
     except ValueError:
@@ -198,12 +198,13 @@ def _box_with_area(face: dict, benchmark: Benchmark) -> np.ndarray:
 
 def _draw_rectangle(tile: np.ndarray, corners: np.ndarray, colour: tuple) -> None:
     if np.isfinite(corners).all():
-        low, high = np.rint(np.clip(corners, -FAR, FAR)).astype(int).tolist()  # whole pixels make a clear line
+        # Lines on whole pixels are sharp.
+        low, high = np.rint(np.clip(corners, -MAX_COORDINATE, MAX_COORDINATE)).astype(int).tolist()
         cv2.rectangle(tile, low, high, colour)
 
 
 def draw_contour(tile: np.ndarray, points: np.ndarray, part: Part, colour: tuple = LINE) -> None:
-    """Joins the `points` (K, 2), pixels of `tile`, that `part` names; broken where one is NaN."""
+    """Joins the `points` (K, 2), pixels of `tile`, that `part` lists; no line ends at a NaN point."""
     indices = [*part.indices, *part.indices[: 1 if part.closed and len(part.indices) > 2 else 0]]
     for ends in zip(indices[:-1], indices[1:], strict=True):
         if np.isfinite(points[list(ends)]).all():
@@ -212,12 +213,13 @@ def draw_contour(tile: np.ndarray, points: np.ndarray, part: Part, colour: tuple
 
 
 def _draw_points(tile: np.ndarray, points: np.ndarray, occluded: np.ndarray) -> None:
-    """Dots and, beside each and behind all dots, its number."""
-    shown = [index for index, point in enumerate(points) if np.isfinite(point).all()]
-    colours = {index: OCCLUDED if occluded[index] else POINT for index in shown}
-    places = _places_of_numbers(points[shown], [_extent(str(index)) for index in shown])
-    write_texts(tile, [(place, str(i), SMALL, colours[i]) for i, place in zip(shown, places, strict=True)], outline=1)
-    for index in shown:
+    """Draws the number beside each point, then the dots over the numbers."""
+    indices = [index for index, point in enumerate(points) if np.isfinite(point).all()]
+    colours = {index: OCCLUDED if occluded[index] else POINT for index in indices}
+    places = _places_of_numbers(points[indices], [_extent(str(index)) for index in indices])
+    texts = [(place, str(i), SMALL, colours[i]) for i, place in zip(indices, places, strict=True)]
+    write_texts(tile, texts, outline=1)
+    for index in indices:
         draw_dot(tile, points[index], colours[index])
 
 
@@ -232,20 +234,20 @@ def _extent(text: str) -> np.ndarray:
 
 
 def _places_of_numbers(points: np.ndarray, extents: list[np.ndarray]) -> list[tuple[float, float]]:
-    """Top left corners of the numbers, each beside its point where it hides the least of points and other numbers."""
+    """Top left corners of the numbers. Each is beside its point, where it covers points and other numbers least."""
     angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     directions = np.column_stack([np.cos(angles), np.sin(angles)])
-    taken = np.column_stack([points - RADIUS, points + RADIUS])
+    obstacles = np.column_stack([points - RADIUS, points + RADIUS])
     places = []
     for point, extent in zip(points, extents, strict=True):
         candidates = np.concatenate(
             [point + directions * (extent / 2 + distance) - extent / 2 for distance in (4, 9, 15)]
         )
         boxes = np.column_stack([candidates, candidates + extent])
-        cost = _overlaps(boxes, taken).sum(axis=1) + np.repeat([0, 12, 24], len(angles))
-        best = boxes[cost.argmin()]
-        taken = np.concatenate([taken, best[None]])
-        places.append((float(best[0]), float(best[1]) - 2))
+        cost = _overlaps(boxes, obstacles).sum(axis=1) + np.repeat([0, 12, 24], len(angles))
+        best_box = boxes[cost.argmin()]
+        obstacles = np.concatenate([obstacles, best_box[None]])
+        places.append((float(best_box[0]), float(best_box[1]) - 2))
     return places
 
 
@@ -257,4 +259,4 @@ def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _to_fixed_point(points: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(points, -FAR, FAR) * 2**FRACTION_BITS).astype(np.int32)
+    return np.rint(np.clip(points, -MAX_COORDINATE, MAX_COORDINATE) * 2**FRACTION_BITS).astype(np.int32)

@@ -16,14 +16,14 @@ def read_pts(path: str | Path, num_landmarks: int) -> np.ndarray:
 
 
 def read_points(path: str | Path, num_landmarks: int) -> np.ndarray:
-    """What a `.pts` file holds, (num_landmarks, 2), float64.
+    """The points of a `.pts` file as they are written, (num_landmarks, 2), float64.
 
-    Takes the official form (`version: 1`, `n_points: 68`, `{`, a row of x and y for each point, `}`) and copies that
-    kept the rows alone.
+    Reads the official form (`version: 1`, `n_points: 68`, `{`, a row of x and y for each point, `}`) and copies that
+    hold only the rows.
 
     Raises:
-        ValueError: naming the file, and the row where one is to blame, if a row is not two finite numbers or the file
-            does not hold exactly `num_landmarks` of them.
+        ValueError: if a row is not two finite numbers, or the file does not hold exactly `num_landmarks` rows; the
+            message names the file, and the row in the first case.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -32,9 +32,9 @@ def read_points(path: str | Path, num_landmarks: int) -> np.ndarray:
     points = [_read_row(path, number, line) for number, line in enumerate(lines, start=1) if _is_row(line)]
     if len(points) != num_landmarks:
         raise ValueError(f"{path} must hold {num_landmarks} landmarks, but got {len(points)}")
-    announced = re.search(r"^\s*n_points[^\d\n]*(\d+)", "\n".join(lines), re.IGNORECASE | re.MULTILINE)
-    if announced and int(announced[1]) != len(points):
-        raise ValueError(f"{path} must hold what it announces, {announced[1]} landmarks, but got {len(points)}")
+    n_points = re.search(r"^\s*n_points[^\d\n]*(\d+)", "\n".join(lines), re.IGNORECASE | re.MULTILINE)
+    if n_points and int(n_points[1]) != len(points):
+        raise ValueError(f"{path} must hold as many landmarks as its n_points, {n_points[1]}, but got {len(points)}")
     return np.array(points, dtype=np.float64)
 
 

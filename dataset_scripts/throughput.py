@@ -1,4 +1,4 @@
-"""How fast faces are loaded and augmented, beside a plain pipeline of PIL and torchvision, in one run.
+"""Measures how fast faces are loaded and augmented, and compares it with a plain pipeline of PIL and torchvision.
 
 python -m dataset_scripts.throughput --data_dir 300w
 """
@@ -27,30 +27,33 @@ from .loading import load_faces
 from .own_data import default_data_dir, find_benchmark
 
 BATCH_SIZE = 64
-PLAIN = "PIL + torchvision"
+BASELINE = "PIL + torchvision"
 
 
 class PlainCrops(Dataset):
-    """What one would write first: each step by itself on a PIL image, at the rates of `Augmentation`. No landmarks."""
+    """A plain pipeline: each step by itself on a PIL image, with the ranges of `Augmentation`. It has no landmarks."""
 
     def __init__(self, faces: datasets.Dataset, benchmark, size: int):
-        stored = faces.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
-        self.photos = [photo["path"] for photo in stored["image"]]
+        images = faces.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
+        self.photos = [photo["path"] for photo in images["image"]]
         self.boxes = [benchmark.box_to_crop(face) for face in faces.select_columns(["box", "landmark_box"])]
-        kind = Augmentation()
+        augmentation = Augmentation()
         self.transform = v2.Compose(
             [
                 v2.Resize((size, size), antialias=True),
                 v2.RandomApply(
-                    [v2.RandomRotation(kind.rotation, v2.InterpolationMode.BILINEAR)], kind.rotation_probability
+                    [v2.RandomRotation(augmentation.rotation, v2.InterpolationMode.BILINEAR)],
+                    augmentation.rotation_probability,
                 ),
-                v2.RandomHorizontalFlip(kind.flip_probability),
-                v2.ColorJitter(brightness=kind.color, contrast=kind.color),
-                v2.RandomApply([v2.GaussianBlur(7, (0.3, kind.blur_sigma * size))], kind.blur_probability),
+                v2.RandomHorizontalFlip(augmentation.flip_probability),
+                v2.ColorJitter(brightness=augmentation.color, contrast=augmentation.color),
+                v2.RandomApply(
+                    [v2.GaussianBlur(7, (0.3, augmentation.blur_sigma * size))], augmentation.blur_probability
+                ),
                 v2.PILToTensor(),
                 v2.ToDtype(torch.float32, scale=True),
                 v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-                v2.RandomErasing(kind.occlusion_probability, (0.01, kind.occlusion_size**2)),
+                v2.RandomErasing(augmentation.occlusion_probability, (0.01, augmentation.occlusion_size**2)),
             ]
         )
 
@@ -67,7 +70,7 @@ class PlainCrops(Dataset):
 
 
 def measure(loader: DataLoader) -> float:
-    """Images a second over all of `loader`, the start of its workers included."""
+    """Images a second over all of `loader`, including the start of its workers."""
     start, count = time.perf_counter(), 0
     for batch in loader:
         count += len(batch["pixel_values"] if isinstance(batch, dict) else batch)
@@ -75,7 +78,7 @@ def measure(loader: DataLoader) -> float:
 
 
 def compare(pipelines: dict[str, Dataset], workers: int, repeats: int) -> dict[str, list[float]]:
-    """Images a second of each pipeline, measured in turns, so that what else the machine does hits all alike."""
+    """Images a second of each pipeline in each repeat. The pipelines alternate to share background load."""
     speeds: dict[str, list[float]] = {name: [] for name in pipelines}
     for _ in range(repeats):
         for name, crops in pipelines.items():
@@ -92,19 +95,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         processor = MTLDImageProcessor(size=options.image_size)
         pipelines = {
             "ours": FaceCrops(faces, processor, benchmark, Augmentation()),
-            PLAIN: PlainCrops(faces, benchmark, options.image_size),
+            BASELINE: PlainCrops(faces, benchmark, options.image_size),
         }
-        torch.set_num_threads(1)  # as each worker has it
+        torch.set_num_threads(1)  # as in each worker
         facts = {"dataset": benchmark.name, "faces": len(faces), "image_size": options.image_size}
-        measured = {**facts, "repeats": options.repeats, "workers": {}}
+        report = {**facts, "repeats": options.repeats, "workers": {}}
         for workers in options.workers:
             speeds = compare(pipelines, workers, options.repeats)
-            ours, plain = (statistics.median(values) for values in speeds.values())
-            ratio = statistics.median(ours / plain for ours, plain in zip(*speeds.values()))
-            print(f"{workers} workers: ours {ours:.0f}, {PLAIN} {plain:.0f} images/s, ratio {ratio:.2f}", flush=True)
-            measured["workers"][str(workers)] = {"ours": ours, "plain": plain, "ratio": ratio}
+            speed, baseline = (statistics.median(values) for values in speeds.values())
+            ratio = statistics.median(first / second for first, second in zip(*speeds.values()))
+            speeds_text = f"ours {speed:.0f}, {BASELINE} {baseline:.0f} images/s"
+            print(f"{workers} workers: {speeds_text}, ratio {ratio:.2f}", flush=True)
+            report["workers"][str(workers)] = {"ours": speed, "plain": baseline, "ratio": ratio}
         if options.json:
-            write_whole(Path(options.json), (json.dumps(measured, indent=2) + "\n").encode())
+            write_whole(Path(options.json), (json.dumps(report, indent=2) + "\n").encode())
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -119,9 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image_size", type=int, default=256, help="side of the crops (default: %(default)s)")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     parser.add_argument(
-        "--repeats", type=int, default=5, help="turns, of which medians are shown (default: %(default)s)"
+        "--repeats", type=int, default=5, help="passes of each pipeline, for the medians (default: %(default)s)"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the medians there")
+    parser.add_argument("--json", metavar="FILE", help="write the medians to this file")
     return parser
 
 

@@ -228,7 +228,7 @@ def test_pts_with_a_bad_row(tmp_path, row):
 @pytest.mark.parametrize("line", ["n_points: 3", "N_POINTS:3", "n_points 3"])
 def test_pts_of_another_number_than_it_announces(tmp_path, line):
     (tmp_path / "a.pts").write_text(f"version: 1\n{line}\n{{\n1 2\n3 4\n}}\n")
-    with pytest.raises(ValueError, match=r"a\.pts must hold what it announces, 3 landmarks, but got 2"):
+    with pytest.raises(ValueError, match=r"a\.pts must hold as many landmarks as its n_points, 3, but got 2"):
         read_pts(tmp_path / "a.pts", 2)
 
 

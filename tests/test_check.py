@@ -363,7 +363,7 @@ def test_faults_give_status_1(converted, capsys):
     [
         (["301w", "--check"], "dataset must be one of 300w, wflw, .* or a YAML file of your own landmarks.*'301w'"),
         (["nowhere.yaml", "--check"], r"dataset must be an existing YAML file, but got nowhere\.yaml"),
-        (["300w", "--check"], "--data_dir must be given, the folder of 300W. From https://"),
+        (["300w", "--check"], "--data_dir must be the folder of 300W, but got none. From https://"),
         (["300w", "--data_dir", "RAW"], "--output_dir must be given, or one of --preview, --check and --download"),
         (["300w", "--data_dir", "RAW", "--check", "--push_to_hub", "a/b"], "--output_dir must be given with --push"),
         (

@@ -291,7 +291,7 @@ def test_command_line(server, wflw, tmp_path, monkeypatch, capsys):
     assert main(command) == 0
     assert "fetched WFLW_annotations.tar.gz, WFLW_images.tar.gz" in capsys.readouterr().out
     assert main(command) == 0
-    assert "what can be fetched is there" in capsys.readouterr().out
+    assert "all files that can be fetched exist" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["300w", "aflw21"])

@@ -54,7 +54,7 @@ def is_edge(picture, top):
 
 def place(point, box=BOX):
     """Pixel of the tile where a point of the photo is drawn."""
-    side = 1.25 * preview.SURROUNDINGS
+    side = 1.25 * preview.TILE_ENLARGEMENT
     x, y = transform_points(crop_matrix(box, preview.TILE, side), point).round().astype(int)
     return y, x
 

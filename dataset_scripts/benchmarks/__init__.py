@@ -1,6 +1,6 @@
-"""The benchmarks, a file each: its facts, where its official download keeps the faces, and how they are read.
+"""The benchmarks, a file each: its facts, the layout of its official download, and the code that reads it.
 
-A new one is a file here with a `Benchmark` and a `FaceBuilder`, and its builder in the list below.
+To add one, write a file with a `Benchmark` and a `FaceBuilder`, and add the builder to the list below.
 """
 
 from ..benchmark import Benchmark

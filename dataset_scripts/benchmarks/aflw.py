@@ -9,31 +9,31 @@ from pathlib import Path
 
 import numpy as np
 
-from ..benchmark import BOX_NORMALIZERS, HRNET, Archive, Benchmark, Column, Part, Subset, names_of, run
+from ..benchmark import BOX_NORMALIZERS, HRNET, Archive, Benchmark, Column, Part, Subset, contour, names_of
 from ..face_builder import FaceBuilder
 from ..face_files import PHOTO_SUFFIXES, find_file, list_photos
 from ..faces import Face
 from ..mat_files import MatFile
 
 _AFLW_21_PARTS = {
-    "right_brow": run(0, 2),
-    "left_brow": run(3, 5),
-    "right_eye": run(6, 8),
-    "left_eye": run(9, 11),
+    "right_brow": contour(0, 2),
+    "left_brow": contour(3, 5),
+    "right_eye": contour(6, 8),
+    "left_eye": contour(9, 11),
     "right_ear": Part((12,)),
-    "nose": run(13, 15),
+    "nose": contour(13, 15),
     "left_ear": Part((16,)),
-    "mouth": run(17, 19),
+    "mouth": contour(17, 19),
     "chin": Part((20,)),
 }
 _AFLW_21_FLIP_PAIRS = ((0, 5), (1, 4), (2, 3), (6, 11), (7, 10), (8, 9), (12, 16), (13, 15), (17, 19))
 _AFLW_19_PARTS = {
-    "right_brow": run(0, 2),
-    "left_brow": run(3, 5),
-    "right_eye": run(6, 8),
-    "left_eye": run(9, 11),
-    "nose": run(12, 14),
-    "mouth": run(15, 17),
+    "right_brow": contour(0, 2),
+    "left_brow": contour(3, 5),
+    "right_eye": contour(6, 8),
+    "left_eye": contour(9, 11),
+    "nose": contour(12, 14),
+    "mouth": contour(15, 17),
     "chin": Part((18,)),
 }
 _AFLW_19_FLIP_PAIRS = ((0, 5), (1, 4), (2, 3), (6, 11), (7, 10), (8, 9), (12, 14), (15, 17))
@@ -90,12 +90,12 @@ AFLW = Benchmark(
 }""",
     layout=(
         "data/flickr/{0,2,3}/ with the photos and AFLWinfo_release.mat (train, test), or without it data/aflw.sqlite "
-        "(one split, database: visible landmarks alone)"
+        "(one split, database: visible landmarks only)"
     ),
     sources={
-        "landmark_names": "FeatureCoordTypes of aflw.sqlite, less the ears; its left is the picture's",
+        "landmark_names": "FeatureCoordTypes of aflw.sqlite without the ears; its left is the picture's left",
         "flip_pairs": HRNET,
-        "normalizer_kinds": "Zhu et al. 2016: face size sqrt(w*h); some papers the diagonal, 1.414 times larger",
+        "normalizer_kinds": "Zhu et al. 2016: face size sqrt(w*h); some papers use the diagonal, 1.414 times larger",
         "crop_box": HRNET,
         "failure_threshold": "FaRL: AUC at 7 % of the box",
         "splits": "Zhu et al. 2016: the first 20,000 of the permutation ra",
@@ -125,7 +125,7 @@ AFLW21 = Benchmark(
     citation=AFLW_CITATION,
     layout="data/flickr/{0,2,3}/ with the photos and data/aflw.sqlite (one split: database)",
     sources={
-        "landmark_names": "FeatureCoordTypes of aflw.sqlite; its left is the picture's",
+        "landmark_names": "FeatureCoordTypes of aflw.sqlite; its left is the picture's left",
         "flip_pairs": "symmetry of the names",
         "normalizer_kinds": "as AFLW with 19 points",
         "crop_box": "as AFLW with 19 points",
@@ -139,8 +139,8 @@ AFLW21 = Benchmark(
 
 # Reading -----------------------------------------------------------------------------------------------------------
 
-# Zhu et al. 2016, "Unconstrained Face Alignment via Cascaded Compositional Learning": the first of `ra`, which
-# permutes all 24,386 faces.
+# Zhu et al. 2016, "Unconstrained Face Alignment via Cascaded Compositional Learning": the training set is the
+# first 20,000 faces of `ra`, a permutation of all 24,386.
 TRAIN_FACES = 20_000
 _POINTS_19 = 19
 _POINTS_21 = 21
@@ -152,7 +152,7 @@ _PHOTO_FOLDERS = tuple(f"{folder}flickr" for folder in ("data/", "", "aflw/data/
 
 @dataclass(frozen=True)
 class AflwMat:
-    """One split, train or test, of the lists of 19 points; with the database the poses are known as well."""
+    """One split, train or test, of the lists of 19 points. The database, if there is one, gives the poses."""
 
     root: Path
     mat: Path
@@ -170,9 +170,9 @@ class AflwDatabase:
 
 
 def list_aflw(root: Path) -> dict[str, list]:
-    """The lists of 19 points as train and test, or without them the database as one split of this name.
+    """The lists of 19 points as splits train and test, or without them the database as the split "database".
 
-    (`datasets` keeps the name "all" for itself.)
+    (`datasets` reserves the name "all".)
     """
     mat, database = _find(root, "AFLWinfo_release.mat"), _find(root, "aflw.sqlite")
     if mat:
@@ -184,7 +184,7 @@ def list_aflw(root: Path) -> dict[str, list]:
 
 
 def list_aflw21(root: Path) -> dict[str, list[AflwDatabase]]:
-    """The database as the one split; empty where it is not there."""
+    """The database as the only split; empty without it."""
     database = _find(root, "aflw.sqlite")
     return {"database": [AflwDatabase(root, database, ears=True)] if database else []}
 
@@ -196,7 +196,7 @@ def list_aflw_files(root: Path) -> list[Path]:
 
 
 def list_aflw_photos(root: Path) -> list[Path]:
-    """The photos in the folders of an AFLW below `root`, which may be links: flickr/0, flickr/2 and flickr/3."""
+    """The photos in AFLW's folders flickr/0, flickr/2 and flickr/3 below `root`, which may be links."""
     folders = (root / folder / number for folder in _PHOTO_FOLDERS for number in ("0", "2", "3"))
     return sorted(
         path
@@ -218,7 +218,7 @@ class _Photos:
         self._folders = [root / name for name in _PHOTO_FOLDERS if (root / name).is_dir()]
 
     def find(self, name: str) -> Path:
-        """Some copies hold other formats than the annotations name; the path as named where there is none."""
+        """The photo's path, also if a copy of AFLW has another format; the annotated path if it is missing."""
         names = [name, *(_without_suffix(name) + suffix for suffix in (".jpg", ".png"))]
         candidates = [folder / spelling for folder in self._folders for spelling in names]
         return next((path for path in candidates if path.is_file()), self._folders[0] / name)
@@ -239,12 +239,12 @@ def _without_suffix(name: str) -> str:
 def read_aflw_mat(source: AflwMat) -> Iterator[Face]:
     """The faces of a split in the order of `ra`. All 19 points are annotated, hidden ones too.
 
-    `roll`, `pitch` and `yaw`, in degrees, are those of the one face of the database in the same photo with a box of
-    nearly the same size; NaN where there is none or more than one, or no database. Coordinates are taken as they
-    stand, as 0-based, which is how all published code reads them.
+    `roll`, `pitch` and `yaw`, in degrees, are those of the face of the database in the same photo with a box of nearly
+    the same size. They are NaN if there is no such face, more than one, or no database. Coordinates are read as
+    0-based, as in all published code.
 
     Raises:
-        ValueError: naming the file, and the row, counted from 1, where one is to blame.
+        ValueError: if the file is malformed; the message names it and, for an error in a row, its number (from 1).
     """
     with MatFile(source.mat) as mat:
         data = mat.read_array("data", None, 2 * _POINTS_19)
@@ -279,8 +279,8 @@ def _check_order(order: np.ndarray, count: int, path: Path) -> np.ndarray:
     """The rows, counted from 0, in the order of `ra`."""
     order = order.ravel()
     if not np.array_equal(np.sort(order), np.arange(1, count + 1)):
-        found = f"{len(order)} from {order.min():g} to {order.max():g}" if order.size else "none"
-        raise ValueError(f"{path}: ra must hold each number from 1 to {count} once, but got {found}")
+        content = f"{len(order)} from {order.min():g} to {order.max():g}" if order.size else "none"
+        raise ValueError(f"{path}: ra must hold each number from 1 to {count} once, but got {content}")
     return order.astype(np.int64) - 1
 
 
@@ -297,11 +297,11 @@ def _angles(poses: list[np.ndarray]) -> dict[str, float]:
     return dict(zip(("roll", "pitch", "yaw"), np.degrees(angles).tolist(), strict=True))
 
 
-def _poses_of(known: list[tuple[list[float], np.ndarray]], size: list[float]) -> list[np.ndarray]:
-    """Those of the faces of a photo whose box is nearest to this width and height, of a pixel's rounding away."""
-    differences = [np.abs(np.subtract(box_size, size)).max() for box_size, _ in known]
+def _poses_of(poses: list[tuple[list[float], np.ndarray]], size: list[float]) -> list[np.ndarray]:
+    """The angles of the faces of a photo whose box is nearest to `size`, (width, height), within `_BOX_TOLERANCE`."""
+    differences = [np.abs(np.subtract(box_size, size)).max() for box_size, _ in poses]
     nearest = min([*differences, _BOX_TOLERANCE])
-    return [angles for (_, angles), difference in zip(known, differences) if difference <= nearest + 1e-3]
+    return [angles for (_, angles), difference in zip(poses, differences) if difference <= nearest + 1e-3]
 
 
 # aflw.sqlite -----------------------------------------------------------------------------------------------------
@@ -326,24 +326,24 @@ JOIN FacePose ON FacePose.face_id = Faces.face_id
 
 
 def read_aflw_database(source: AflwDatabase) -> Iterator[Face]:
-    """The faces of the database in the order of their face_id; points that are hidden have no coordinates: NaN.
+    """The faces of the database in the order of their face_id. Hidden points have no coordinates and are NaN.
 
-    With 19 points `occluded` are those without coordinates, and `frontal` is a face that has all of them. Faces with
-    nothing to make a crop from are left out: those without a point, and those without a rectangle whose points span
-    no area or whose photo is missing (the official database holds twelve faces without a rectangle). Where a face
-    has two rectangles, poses or positions of a point, the first counts.
+    With 19 points, `occluded` marks points without coordinates, and `frontal` marks faces that have all of them. Faces
+    that cannot be cropped are left out: those without a point, and those without a rectangle if their points span no
+    area or their photo is missing (the official database holds twelve faces without a rectangle). If a face has two
+    rectangles, poses or positions of a point, the first is used.
 
     Raises:
-        ValueError: naming the file, and the face_id where one is to blame.
+        ValueError: if the file is malformed; the message names it and, for an error in a face, the face_id.
     """
     photos = _Photos(source.root)
-    wanted = [number for number in range(1, _POINTS_21 + 1) if source.ears or number not in _EARS]
+    feature_ids = [number for number in range(1, _POINTS_21 + 1) if source.ears or number not in _EARS]
     with _connect(source.database) as database:
         for face_id, group in itertools.groupby(database.execute(_FACES_AND_POINTS), key=lambda row: row[0]):
             rows = list(group)
             where = f"{source.database} face_id {face_id}"
             name, photo = str(rows[0][1]), photos.find(str(rows[0][1]))
-            landmarks = _landmarks(rows, where)[np.array(wanted) - 1]
+            landmarks = _landmarks(rows, where)[np.array(feature_ids) - 1]
             box = _box(rows[0][2:6], where)
             if not _can_be_cropped(landmarks, box, photo):
                 continue
@@ -383,7 +383,7 @@ def _can_be_cropped(landmarks: np.ndarray, box: np.ndarray | None, photo: Path) 
 
 
 def _read_poses(path: Path) -> dict[str, list[tuple[list[float], np.ndarray]]]:
-    """Roll, pitch and yaw in radians of the faces of a photo with a box of a width and height."""
+    """For each photo, (width, height) of the box and (roll, pitch, yaw) in radians of each of its faces."""
     poses: dict[str, list[tuple[list[float], np.ndarray]]] = {}
     with _connect(path) as database:
         for face_id, name, width, height, *angles in database.execute(_POSES):
@@ -406,14 +406,14 @@ def _numbers(values, table: str, where: str) -> np.ndarray:
 
 @contextmanager
 def _connect(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that writes nothing. What SQLite raises meanwhile is raised as ValueError naming the file."""
+    """A read-only connection. Errors of SQLite are raised as ValueError, which names the file."""
     try:
-        # A stream of faces may be ended by another thread than the one that began it.
+        # A stream of faces may be closed by another thread than the one that opened it.
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False)) as database:
-            database.execute("PRAGMA schema_version")  # refuses what is no database
+            database.execute("PRAGMA schema_version")  # raises if the file is no database
             (page,) = database.execute("PRAGMA page_size").fetchone()
-            if path.stat().st_size % page:  # SQLite fills up a page that is cut short and reads zeros from it
-                raise sqlite3.DatabaseError("the last page is cut short")
+            if path.stat().st_size % page:  # SQLite would fill a truncated last page with zeros
+                raise sqlite3.DatabaseError("the last page is truncated")
             yield database
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} must be AFLW's database, readable to its end, but got: {error}") from error

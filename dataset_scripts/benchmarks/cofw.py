@@ -13,7 +13,7 @@ from ..faces import Face
 from ..mat_files import MatFile
 from .w300 import IBUG_68_NORMALIZERS, W300
 
-# Contours run around: right brow outer end, top, inner end, bottom, and so on.
+# Closed contours run around a part: outer end, top, inner end and bottom of the right brow, and so on.
 _COFW_29_PARTS = {
     "right_brow": Part((0, 4, 2, 5), closed=True),
     "left_brow": Part((3, 6, 1, 7), closed=True),
@@ -74,7 +74,7 @@ COFW = Benchmark(
         "failure_threshold": "Burgos-Artizzu et al. 2013: failures above 10 %",
         "splits": "Burgos-Artizzu et al. 2013",
         "columns": "Burgos-Artizzu et al. 2013: 845 faces of LFPW and 500 of COFW",
-        "occlusion": "Burgos-Artizzu et al. 2013: the third third of phis",
+        "occlusion": "Burgos-Artizzu et al. 2013: the last third of phis",
         "licence": "the record on the homepage",
     },
 )
@@ -131,7 +131,7 @@ COFW68 = Benchmark(
 _NAMES = {split: (f"COFW_{split}_color.mat", f"COFW_{split}.mat") for split in ("train", "test")}
 _SUFFIXES = {"train": "Tr", "test": "T"}  # of the variables
 _POINTS = 29
-_LFPW_FACES = 845  # in front of COFW's own in the training set
+_LFPW_FACES = 845  # the first faces of the training set; COFW's own follow
 _POINTS_68 = 68
 # The archive of the repository unpacks to a folder named after its branch.
 _FOLDERS_68 = [f"{parent}COFW68_Data/" for parent in ("", "cofw68-benchmark-master/", "cofw68-benchmark/")] + [""]
@@ -147,7 +147,7 @@ class CofwFile:
 
 @dataclass(frozen=True)
 class Cofw68Files:
-    """COFW's test photos, and what COFW68 adds: a file of points for each by its number, and perhaps boxes."""
+    """COFW's test photos, COFW68's file of points for each photo number, and the file of boxes, if there is one."""
 
     photos: CofwFile
     points: tuple[tuple[int, Path], ...]
@@ -155,9 +155,9 @@ class Cofw68Files:
 
 
 def list_cofw(root: Path) -> dict[str, list[CofwFile]]:
-    """The file of each split, at the root or in a folder below it; none where it is not there."""
-    found = {split: _find(root, names) for split, names in _NAMES.items()}
-    return {split: [CofwFile(path, split)] if path else [] for split, path in found.items()}
+    """The file of each split, at the root or in a folder below it; an empty list without it."""
+    paths = {split: _find(root, names) for split, names in _NAMES.items()}
+    return {split: [CofwFile(path, split)] if path else [] for split, path in paths.items()}
 
 
 def list_cofw68(root: Path) -> dict[str, list[Cofw68Files]]:
@@ -173,22 +173,22 @@ def list_cofw68(root: Path) -> dict[str, list[Cofw68Files]]:
 
 
 def _find(root: Path, names: tuple[str, ...]) -> Path | None:
-    """The file of the first of these names that is there, nearest to the root."""
-    found = [sorted(_visible(root, name), key=lambda path: (len(path.parts), path)) for name in names]
-    return next((paths[0] for paths in found if paths), None)
+    """The file with the first of these names that exists; of several, the one nearest to the root."""
+    matches = [sorted(_visible_files(root, name), key=lambda path: (len(path.parts), path)) for name in names]
+    return next((paths[0] for paths in matches if paths), None)
 
 
-def _visible(root: Path, name: str) -> list[Path]:
-    """Files of this name below `root`, none in a hidden folder, such as that of a download that was killed."""
-    found = root.rglob(name)
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+def _visible_files(root: Path, name: str) -> list[Path]:
+    """Files of this name below `root`, but not in hidden folders, such as that of an interrupted download."""
+    paths = root.rglob(name)
+    return [path for path in paths if not any(folder.startswith(".") for folder in path.relative_to(root).parts)]
 
 
 def read_cofw(source: CofwFile) -> Iterator[Face]:
-    """The faces in MATLAB's order, each photo read when its face is asked for.
+    """The faces in MATLAB's order. Each photo is read with its face.
 
     Raises:
-        ValueError: naming the file, and the face, counted from 1, where one is to blame.
+        ValueError: if a file is malformed; the message names it and, for an error in a face, its number (from 1).
     """
     suffix = _SUFFIXES[source.split]
     with MatFile(source.path) as mat:
@@ -202,7 +202,7 @@ def read_cofw(source: CofwFile) -> Iterator[Face]:
             yield Face(
                 image_id=_image_id(source.split, row + 1),
                 photo=_check_pixels(photo, where),
-                landmarks=_from_one(np.stack([x, y], axis=1), where, "the landmarks"),
+                landmarks=_to_zero_based(np.stack([x, y], axis=1), where, "the landmarks"),
                 where=where,
                 box=_box(boxes[row], where),
                 occluded=_check_flags(flags, where),
@@ -214,7 +214,7 @@ def read_cofw68(source: Cofw68Files) -> Iterator[Face]:
     """The faces that have a file of points, in the order of their numbers, which are those of COFW's test photos.
 
     Raises:
-        ValueError: naming the file, and the face, counted from 1, where one is to blame.
+        ValueError: if a file is malformed; the message names it and, for an error in a face, its number (from 1).
     """
     with MatFile(source.photos.path) as mat:
         count = mat.count_cells("IsT")
@@ -246,7 +246,7 @@ def read_points_68(path: Path) -> tuple[np.ndarray, np.ndarray]:
         occluded = mat.read_array("Occ", None, None)
     if occluded.shape not in ((1, _POINTS_68), (_POINTS_68, 1)):
         raise ValueError(f"{path}: Occ must be 1 x {_POINTS_68}, but got {' x '.join(map(str, occluded.shape))}")
-    return _from_one(points, str(path), "the landmarks"), _check_flags(occluded.ravel(), str(path))
+    return _to_zero_based(points, str(path), "the landmarks"), _check_flags(occluded.ravel(), str(path))
 
 
 def _read_boxes_68(path: Path | None, count: int) -> np.ndarray | None:
@@ -261,9 +261,9 @@ def _image_id(split: str, number: int) -> str:
 
 
 def _check_count(mat: MatFile, name: str, count: int) -> None:
-    found = mat.count_cells(name)
-    if found != count:
-        raise ValueError(f"{mat.path}: {name} must hold {count} photos, one for each face, but got {found}")
+    num_photos = mat.count_cells(name)
+    if num_photos != count:
+        raise ValueError(f"{mat.path}: {name} must hold {count} photos, one for each face, but got {num_photos}")
 
 
 def _check_pixels(photo: np.ndarray, where: str) -> np.ndarray:
@@ -276,8 +276,8 @@ def _check_pixels(photo: np.ndarray, where: str) -> np.ndarray:
     return photo
 
 
-def _from_one(points: np.ndarray, where: str, name: str) -> np.ndarray:
-    """From MATLAB's pixels, counted from 1, to ours."""
+def _to_zero_based(points: np.ndarray, where: str, name: str) -> np.ndarray:
+    """The points in 0-based pixels, from MATLAB's pixels, which count from 1."""
     if not np.isfinite(points).all():
         raise ValueError(f"{where}: {name} must be finite, but got {points[~np.isfinite(points)][0]}")
     return points - 1
@@ -300,11 +300,11 @@ def _check_flags(flags: np.ndarray, where: str) -> np.ndarray:
 
 
 class FacesCOFW(FaceBuilder):
-    """COFW as it is downloaded: each split exists where its MATLAB file does.
+    """COFW as it is downloaded. A split exists if its MATLAB file does.
 
-    train: COFW_train_color.mat. test: COFW_test_color.mat. At the root or in a folder below it; the grey files
-    COFW_train.mat and COFW_test.mat where those are missing. `source` is lfpw for the first 845 training faces, else
-    cofw. See `FaceBuilder` for columns and errors.
+    train: COFW_train_color.mat. test: COFW_test_color.mat. They are at the root or in a folder below it. If one is
+    missing, its grey file, COFW_train.mat or COFW_test.mat, is read. `source` is lfpw for the first 845 training
+    faces, else cofw. See `FaceBuilder` for columns and errors.
     """
 
     BENCHMARK = COFW
@@ -336,9 +336,9 @@ class FacesCOFW68(FaceBuilder):
 
     @classmethod
     def list_files(cls, root, sources):
-        listed = [files for listed in sources.values() for files in listed]
-        points = [path for files in listed for _, path in files.points]
-        return points + [path for files in listed for path in (files.photos.path, files.boxes) if path]
+        faces = [files for split in sources.values() for files in split]
+        points = [path for files in faces for _, path in files.points]
+        return points + [path for files in faces for path in (files.photos.path, files.boxes) if path]
 
     def read_faces(self, source: Cofw68Files):
         yield from read_cofw68(source)

@@ -1,4 +1,4 @@
-"""MERL-RAV: 68 points on AFLW's faces in any pose, and whether each can be seen."""
+"""MERL-RAV: 68 points on AFLW's faces in any pose, and the visibility of each."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,11 +89,11 @@ _POINTS = 68
 
 
 def list_merl_rav(root: Path) -> dict[str, list[FaceFile]]:
-    """The faces of each split: those of merl_rav_organized/, which has photos and labels side by side, or where it has
-    none those of merl_rav_labels/ with the photos of an AFLW below `root`.
+    """The faces of each split. They are from merl_rav_organized/, which has photos and labels side by side, or if it
+    has none from merl_rav_labels/, with AFLW's photos below `root`.
 
     Raises:
-        ValueError: naming a label whose photo is not there.
+        ValueError: if the photo of a label is missing; the message names the label.
     """
     organized, labels = (_find_folder(root, name) for name in ("merl_rav_organized", "merl_rav_labels"))
     faces = _list(organized, lambda folder: pair_annotations(root, folder, ".pts")) if organized else {}
@@ -120,27 +120,27 @@ def _pair_with_aflw(root: Path, folder: Path, photos: dict[str, Path]) -> list[F
     files = sorted(
         path for path in labels.iterdir() if path.suffix.lower() == ".pts" and not path.name.startswith(".")
     )
-    missing = [path for path in files if photo_name(path.stem) not in photos]
-    if missing:
-        others = f", nor those of {len(missing) - 1} others" if len(missing) > 1 else ""
+    unpaired_files = [path for path in files if photo_name(path.stem) not in photos]
+    if unpaired_files:
+        others = f", nor those of {len(unpaired_files) - 1} others" if len(unpaired_files) > 1 else ""
         raise ValueError(
-            f"{missing[0]} must have its photo {photo_name(missing[0].stem)}.jpg of AFLW below {root}, but it is not "
-            f"there{others}"
+            f"{unpaired_files[0]} must have its photo {photo_name(unpaired_files[0].stem)}.jpg of AFLW below {root}, "
+            f"but it is not there{others}"
         )
-    found = [(photos[photo_name(path.stem)], path) for path in files]
-    return [FaceFile(photo.relative_to(root).with_suffix("").as_posix(), photo, path) for photo, path in found]
+    pairs = [(photos[photo_name(path.stem)], path) for path in files]
+    return [FaceFile(photo.relative_to(root).with_suffix("").as_posix(), photo, path) for photo, path in pairs]
 
 
 def photo_name(stem: str) -> str:
-    """That of AFLW: image00447 for the label image00447_2, the photo's second face."""
+    """AFLW's name of the photo of a label: image00447 for image00447_2, the photo's second face."""
     return stem.partition("_")[0]
 
 
 def read_merl_rav(face: FaceFile) -> Iterator[Face]:
-    """The one face of a label. Coordinates are taken as they stand, as 0-based: the homepage does not say.
+    """The face of a label. Coordinates are read as 0-based; the homepage does not say what they are.
 
     Raises:
-        ValueError: naming the file, and the row where one is to blame; see `read_points`.
+        ValueError: as `read_points`.
     """
     landmarks, visibility = decode_visibility(read_points(face.annotation, _POINTS))
     folders = face.annotation.parts
@@ -150,16 +150,17 @@ def read_merl_rav(face: FaceFile) -> Iterator[Face]:
         landmarks=landmarks,
         where=str(face.annotation),
         occluded=visibility != VISIBLE,
-        columns={"pose": next(part for part in reversed(folders) if part in POSES), "visibility": visibility.tolist()},
+        columns={"pose": next(name for name in reversed(folders) if name in POSES), "visibility": visibility.tolist()},
     )
 
 
 def decode_visibility(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks (K, 2), NaN where the head hides them, and visibility (K,) int8, of what a label holds.
+    """Landmarks (K, 2), NaN where the head hides them, and visibility (K,) int8, from a label's points (K, 2).
 
-    (x, y) is visible, (-x, -y) hidden by something else, (-1, -1) hidden by the head. One negative coordinate is
-    that of a point beyond the photo's left or upper edge, or of a hidden one beyond it: the reading nearer to the
-    other points holds. A visible point beyond both edges cannot be told from a hidden one within.
+    (x, y) is visible, (-x, -y) is hidden by something else, (-1, -1) is hidden by the head. A point with one negative
+    coordinate is either a visible one beyond the photo's left or upper edge, or a hidden one, also beyond an edge. The
+    interpretation nearer to the other points is used. A visible point beyond both edges is read as a hidden one within
+    the photo, because both have the same signs.
     """
     negative = points < 0
     by_head = (points == -1).all(axis=1)
@@ -178,7 +179,7 @@ def decode_visibility(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class FacesMERLRAV(FaceBuilder):
-    """MERL-RAV as its script leaves it, merl_rav_organized/, or its labels, merl_rav_labels/, beside AFLW's photos.
+    """MERL-RAV as its script writes it, merl_rav_organized/, or its labels, merl_rav_labels/, and AFLW's photos.
 
     train: trainset of each pose. test: testset. Landmarks that the head hides are NaN. `box` is NaN: there is no
     annotated one. See `FaceBuilder` for columns and errors.

@@ -10,9 +10,9 @@ from ..benchmark import (
     Column,
     Distance,
     Subset,
-    mirrored,
+    contour,
+    mirror_pairs,
     names_of,
-    run,
 )
 from ..face_builder import FaceBuilder
 from ..face_files import FaceFile, pair_annotations
@@ -20,17 +20,17 @@ from ..faces import Face
 from ..pts import read_pts
 
 _IBUG_68_PARTS = {
-    "jaw": run(0, 16),
-    "right_brow": run(17, 21),
-    "left_brow": run(22, 26),
-    "nose_bridge": run(27, 30),
-    "nostrils": run(31, 35),
-    "right_eye": run(36, 41, closed=True),
-    "left_eye": run(42, 47, closed=True),
-    "outer_lip": run(48, 59, closed=True),
-    "inner_lip": run(60, 67, closed=True),
+    "jaw": contour(0, 16),
+    "right_brow": contour(17, 21),
+    "left_brow": contour(22, 26),
+    "nose_bridge": contour(27, 30),
+    "nostrils": contour(31, 35),
+    "right_eye": contour(36, 41, closed=True),
+    "left_eye": contour(42, 47, closed=True),
+    "outer_lip": contour(48, 59, closed=True),
+    "inner_lip": contour(60, 67, closed=True),
 }
-_IBUG_68_FLIP_PAIRS = mirrored(
+_IBUG_68_FLIP_PAIRS = mirror_pairs(
     (range(0, 8), range(16, 8, -1)),  # jaw
     (range(17, 22), range(26, 21, -1)),  # brows
     (range(31, 33), range(35, 33, -1)),  # nostrils
@@ -102,8 +102,8 @@ W300 = Benchmark(
 
 # Reading -----------------------------------------------------------------------------------------------------------
 
-# Each folder under the names it goes by: the private test set's archive unpacks to 300W/, but copies in Test/ or
-# directly beside the others circulate.
+# Possible names of each folder. The archive of the private test set unpacks to 300W/; other copies are in Test/
+# or directly beside the other folders.
 _FOLDERS = {
     "train": [["afw"], ["helen/trainset"], ["lfpw/trainset"]],
     "common": [["helen/testset"], ["lfpw/testset"]],
@@ -122,8 +122,8 @@ def list_300w(root: Path) -> dict[str, list[FaceFile]]:
 
 
 def _list_folder(root: Path, names: list[str]) -> list[FaceFile]:
-    present = [root / name for name in names if (root / name).is_dir()]
-    return pair_annotations(root, present[0], ".pts") if present else []
+    folders = [root / name for name in names if (root / name).is_dir()]
+    return pair_annotations(root, folders[0], ".pts") if folders else []
 
 
 def source_of(face: FaceFile) -> str:

@@ -15,29 +15,29 @@ from ..benchmark import (
     Distance,
     Part,
     Subset,
-    mirrored,
+    contour,
+    mirror_pairs,
     names_of,
-    run,
 )
-from ..download import how_to_get
+from ..download import download_hint
 from ..face_builder import FaceBuilder
 from ..face_files import find_file, list_photos
 from ..faces import Face
 
 _WFLW_98_PARTS = {
-    "jaw": run(0, 32),
-    "right_brow": run(33, 41, closed=True),
-    "left_brow": run(42, 50, closed=True),
-    "nose_bridge": run(51, 54),
-    "nostrils": run(55, 59),
-    "right_eye": run(60, 67, closed=True),
-    "left_eye": run(68, 75, closed=True),
-    "outer_lip": run(76, 87, closed=True),
-    "inner_lip": run(88, 95, closed=True),
+    "jaw": contour(0, 32),
+    "right_brow": contour(33, 41, closed=True),
+    "left_brow": contour(42, 50, closed=True),
+    "nose_bridge": contour(51, 54),
+    "nostrils": contour(55, 59),
+    "right_eye": contour(60, 67, closed=True),
+    "left_eye": contour(68, 75, closed=True),
+    "outer_lip": contour(76, 87, closed=True),
+    "inner_lip": contour(88, 95, closed=True),
     "right_pupil": Part((96,)),
     "left_pupil": Part((97,)),
 }
-_WFLW_98_FLIP_PAIRS = mirrored(
+_WFLW_98_FLIP_PAIRS = mirror_pairs(
     (range(0, 16), range(32, 16, -1)),  # jaw
     (range(33, 38), range(46, 41, -1)),  # brows, upper edge
     (range(38, 42), range(50, 46, -1)),  # brows, lower edge
@@ -126,18 +126,18 @@ _NUMBERS = _COORDINATES + 4 + len(_FLAGS)
 
 
 def list_wflw(root: Path) -> dict[str, list[Path]]:
-    """The list of each split below `root`, in the folder of the official download or beside it; empty without one.
+    """The list of each split, in WFLW_annotations/ or directly below `root`; empty without one.
 
     Raises:
         ValueError: if there is a list, but no folder of photos.
     """
     names = {split: f"{_LISTS}/list_98pt_rect_attr_{split}.txt" for split in ("train", "test")}
-    found = {split: find_file(root, f"WFLW_annotations/{name}", name) for split, name in names.items()}
-    lists = {split: [path] if path else [] for split, path in found.items()}
+    paths = {split: find_file(root, f"WFLW_annotations/{name}", name) for split, name in names.items()}
+    lists = {split: [path] if path else [] for split, path in paths.items()}
     if any(lists.values()) and not (root / IMAGES).is_dir():
         raise ValueError(
-            f"data_dir must hold {IMAGES}/ with the photos, but {root} has WFLW's lists alone. "
-            f"{how_to_get(WFLW, root)}"
+            f"data_dir must hold {IMAGES}/ with the photos, but {root} has only WFLW's lists. "
+            f"{download_hint(WFLW, root)}"
         )
     return lists
 
@@ -150,7 +150,7 @@ def read_wflw(path: str | Path, images: str | Path) -> Iterator[Face]:
     without its suffix.
 
     Raises:
-        ValueError: naming the file, and the row where one is to blame, if a row is not of this form.
+        ValueError: if the file is not text or a row does not have this form; the message names the file and the row.
     """
     try:
         with Path(path).open(encoding="utf-8-sig") as lines:
@@ -189,8 +189,8 @@ def _read_numbers(where: str, words: list[str]) -> np.ndarray:
             return numbers
     except ValueError:
         pass
-    wrong = next((number, word) for number, word in enumerate(words, start=1) if not _is_finite(word))
-    raise ValueError(f"{where}: field {wrong[0]} must be a finite number, but got {wrong[1]!r}")
+    number, word = next((number, word) for number, word in enumerate(words, start=1) if not _is_finite(word))
+    raise ValueError(f"{where}: field {number} must be a finite number, but got {word!r}")
 
 
 def _is_finite(word: str) -> bool:

@@ -8,7 +8,7 @@ from PIL import ImageFont
 
 from dataset_scripts.augmentation import FaceCrops
 from dataset_scripts.benchmark import Part
-from dataset_scripts.preview import GAP, INK, PAPER, draw_contour, draw_dot, save_picture, shortened, write_texts
+from dataset_scripts.preview import GAP, INK, PAPER, draw_contour, draw_dot, save_picture, shorten, write_texts
 from modeling_mtld.geometry_mtld import crop_matrix, fractions_to_pixels, warp_image
 
 from ..topologies import names_of_set
@@ -48,7 +48,7 @@ def draw_comparison(
     for points, colour, radius in sets:
         for point in points[np.isfinite(points).all(axis=1)]:
             draw_dot(shown, point, colour, radius)
-    write_texts(tile, [((2, size + 4), shortened(label, size - 4, LETTERS), LETTERS, INK)])
+    write_texts(tile, [((2, size + 4), shorten(label, size - 4, LETTERS), LETTERS, INK)])
     return tile
 
 
