@@ -146,7 +146,7 @@ def _read_csv(text: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
             ids += [cell.strip() for cell in row[:has_ids]]
             if has_ids and not ids[-1]:
                 raise ValueError(f"line {rows.line_num} must begin with an image_id, but got an empty cell")
-            faces.append([_number(cell, rows.line_num, column) for column, cell in enumerate(row) if column >= has_ids])
+            faces.append([_cell(cell, rows.line_num, column) for column, cell in enumerate(row) if column >= has_ids])
     except csv.Error as error:
         raise ValueError(f"line {rows.line_num} must be rows of cells, but got: {error}") from None
     if not faces:
@@ -184,7 +184,7 @@ def _is_number(cell: str) -> bool:
         return False
 
 
-def _number(cell: str, line: int, column: int) -> float:
+def _cell(cell: str, line: int, column: int) -> float:
     cell = cell.strip()
     if cell.lower() in EMPTY_CELLS:
         return np.nan

@@ -30,10 +30,10 @@ def score_faces(
         failure_threshold, auc_threshold: fractions; None is 0.08 for 68 points, else 0.10.
 
     Returns:
-        A dict that JSON can hold, with fractions and not percent: `references` (its name), `faces` N, `points` K, `normalizer`
-        (its kind), `normalizer_description`, both thresholds, `results`, `image_ids` (N or None) and `normalizers`
-        (N lengths). `results` has for each of `predictions` a dict of `predictions` (its name), `matched_by`
-        ("image_id" or "order"), `nme`, `failure_rate`, `auc`, `median`, `per_landmark` (K, None where never
+        A dict that JSON can hold, in fractions, not percent: `references` (its name), `faces` N, `points` K,
+        `normalizer` (its kind), `normalizer_description`, both thresholds, `results`, `image_ids` (N or None) and
+        `normalizers` (N lengths). `results` has for each of `predictions` a dict of `predictions` (its name),
+        `matched_by` ("image_id" or "order"), `nme`, `failure_rate`, `auc`, `median`, `per_landmark` (K, None where never
         annotated) and `per_face` (N, in the order of the references).
 
     Raises:
