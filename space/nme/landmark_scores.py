@@ -33,8 +33,8 @@ def score_faces(
         A dict that JSON can hold, in fractions, not percent: `references` (its name), `faces` N, `points` K,
         `normalizer` (its kind), `normalizer_description`, both thresholds, `results`, `image_ids` (N or None) and
         `normalizers` (N lengths). `results` has for each of `predictions` a dict of `predictions` (its name),
-        `matched_by` ("image_id" or "order"), `nme`, `failure_rate`, `auc`, `median`, `per_landmark` (K, None where never
-        annotated) and `per_face` (N, in the order of the references).
+        `matched_by` ("image_id" or "order"), `nme`, `failure_rate`, `auc`, `median`, `per_landmark` (K, None where
+        never annotated) and `per_face` (N, in the order of the references).
 
     Raises:
         ValueError: if faces or points do not match, a predicted point is missing, a face has no annotated point or no
