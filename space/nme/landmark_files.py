@@ -161,17 +161,17 @@ def _is_header(row: list[str], has_ids: bool, line: int) -> bool:
     if all(_is_number(cell) for cell in cells) and not is_counter:
         if has_ids and _is_number(row[0].strip().lower()):
             raise ValueError(
-                f"line {line} must have an x and a y for each point, and more only after an image_id or below the "
-                f"header image_id, x0, y0, …, but got {len(row)} cells"
+                f"line {line} must have an x and a y for each point (and an image_id only if it is no number or below "
+                f"the header image_id, x0, y0, …), but got {len(row)} cells"
             )
         return False
     columns = ["".join(sign for sign in cell if sign not in "_-. []") for cell in cells]
-    for first in (0, 1):
-        if columns == [f"{axis}{point}" for point in range(first, first + len(cells) // 2) for axis in "xy"]:
+    for start in (0, 1):
+        if columns == [f"{axis}{point}" for point in range(start, start + len(cells) // 2) for axis in "xy"]:
             return True
     numbered = enumerate(zip(cells, columns), has_ids + 1)
-    bad = next(((cell, number) for number, (cell, name) in numbered if cell and name[:1] not in ("x", "y")), None)
-    header = f"{shorten(bad[0])!r} in column {bad[1]}" if bad else repr(shorten(", ".join(cells[:4])))
+    place = next(((cell, number) for number, (cell, name) in numbered if cell and name[:1] not in ("x", "y")), None)
+    header = f"{shorten(place[0])!r} in column {place[1]}" if place else repr(shorten(", ".join(cells[:4])))
     raise ValueError(
         f"line {line} must be numbers or the header image_id (optional), x0, y0, x1, y1, …, but got {header}"
     )
