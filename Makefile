@@ -18,9 +18,9 @@ help:
 	@echo "make test-common                           run transformers' own tests of its models on this one; fetches them once"
 	@echo "make test-browser                          drive the demo in Chromium, which must be installed"
 	@echo "make quality                               check lint and format"
-	@echo "make style                                 fix lint and format, copy the code into the checkpoints, renew the figures in README"
+	@echo "make style                                 fix lint and format, copy the code into the checkpoints, update the figures in README"
 
-# Touched last, so that an interrupted installation starts again.
+# The stamp is touched last, so that an interrupted installation is repeated.
 $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV): PyTorch with its CUDA libraries takes about 6 GB and two minutes. This happens once."
 	@$(PYTHON) -m venv $(VENV)
@@ -36,7 +36,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(VENV)/bin/python -m pytest -n auto --dist loadfile $(ARGS)
 
-# Those of the installed release, from its source distribution. Skips are listed with their reasons.
+# transformers' tests of the installed release, from its source distribution. Skips are listed with their reasons.
 test-common: $(STAMP)
 	@$(VENV)/bin/python tests/common/sources.py
 	@$(VENV)/bin/python -m pytest tests/common -rs --no-fold-skipped $(ARGS)
@@ -49,7 +49,7 @@ quality: $(STAMP)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 
-# The checkpoints carry copies of the code, README and cards the figures of the results.
+# Checkpoints have copies of the code; README and the model cards have figures of the results.
 style: $(STAMP)
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# A folder of its own for uploads and results, before Gradio reads its name. It goes when the server does.
+# Uploads and results go to a temporary folder, removed at exit. The variable is set before Gradio reads it.
 if "GRADIO_TEMP_DIR" not in os.environ:
     os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="mtld-demo-")
     atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
@@ -27,26 +27,25 @@ from picker import FOLDER, Checkpoint, Picker, read_checkpoints
 from transformers.utils import logging as transformers_logging
 from uploads import MAX_FILE_SIZE, keep_sweeping
 
-LIST = FOLDER / "checkpoints.txt"
-# What is worked on at a time; others wait in the queue, and see it move as often. Videos and webcams take long, and so
-# have places of their own. All share the cores evenly, whoever else is there: on the number of threads the last digits
-# of an answer depend.
+CHECKPOINT_LIST = FOLDER / "checkpoints.txt"
+# Requests that run at a time; the others wait in a queue. Videos and webcams take long and have their own queues.
+# Each worker has the same number of threads, however many run: the last digits of a result depend on that number.
 WORKERS = 2
-PHOTOS = {"concurrency_limit": WORKERS, "concurrency_id": "photos"}
-VIDEOS = {"concurrency_limit": 1, "concurrency_id": "videos"}
-WEBCAMS = {"concurrency_limit": 2, "concurrency_id": "webcams"}
-QUEUE_TOLD_EVERY = 1  # seconds
-MAX_WAITING = 200
-SESSIONS = 500  # whose state is kept; what a session keeps are landmarks, no pictures
-# Fonts that are there already: the page loads nothing from other hosts.
+PHOTO_QUEUE = {"concurrency_limit": WORKERS, "concurrency_id": "photos"}
+VIDEO_QUEUE = {"concurrency_limit": 1, "concurrency_id": "videos"}
+WEBCAM_QUEUE = {"concurrency_limit": 2, "concurrency_id": "webcams"}
+QUEUE_UPDATE_SECONDS = 1  # how often the page shows the position in the queue
+MAX_QUEUE_LENGTH = 200
+MAX_SESSIONS = 500  # whose state is stored; the state of a session holds landmarks, no pictures
+# Fonts of the visitor's system, so that the page loads nothing from other hosts.
 THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 TITLE = "# MTLD: facial landmarks"
-# No words broken on a phone.
+# Do not break words of the card on a phone.
 CSS = "#card th, #card td {word-break: normal !important; overflow-wrap: normal !important; padding: .3em .6em}"
 
 
 def build(picker: Picker) -> gr.Blocks:
-    """The page and the endpoints, on the checkpoints of `picker`."""
+    """Builds the page and the endpoints for the checkpoints of `picker`."""
     with gr.Blocks(title="MTLD: facial landmarks", analytics_enabled=False) as page:
         gr.Markdown(TITLE)
         with gr.Row():
@@ -54,13 +53,13 @@ def build(picker: Picker) -> gr.Blocks:
             with gr.Column(scale=2, min_width=320):
                 card = gr.Markdown(elem_id="card")
         with gr.Tab("Photo"):
-            photo_tab.build(picker, checkpoint, PHOTOS)
+            photo_tab.build(picker, checkpoint, PHOTO_QUEUE)
         with gr.Tab("Video"):
-            video_tab.build(picker, checkpoint, VIDEOS)
+            video_tab.build(picker, checkpoint, VIDEO_QUEUE)
         with gr.Tab("Webcam"):
-            webcam_tab.build(picker, checkpoint, WEBCAMS)
+            webcam_tab.build(picker, checkpoint, WEBCAM_QUEUE)
 
-        def tell(label):
+        def describe_checkpoint(label):
             try:
                 return describe(picker.load(label), picker.checkpoint(label))
             except ValueError as error:
@@ -68,15 +67,15 @@ def build(picker: Picker) -> gr.Blocks:
 
         gr.on(
             [page.load, checkpoint.change],
-            tell,
+            describe_checkpoint,
             checkpoint,
             card,
             api_visibility="private",
             trigger_mode="always_last",
-            concurrency_limit=None,  # a download that takes long keeps nobody else waiting
+            concurrency_limit=None,  # a long download must not make others wait
         )
-        add_endpoints(page, picker, PHOTOS, VIDEOS)
-    return page.queue(max_size=MAX_WAITING, status_update_rate=QUEUE_TOLD_EVERY)
+        add_endpoints(page, picker, PHOTO_QUEUE, VIDEO_QUEUE)
+    return page.queue(max_size=MAX_QUEUE_LENGTH, status_update_rate=QUEUE_UPDATE_SECONDS)
 
 
 class Parser(argparse.ArgumentParser):
@@ -96,21 +95,21 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--checkpoints",
         nargs="+",
         metavar="DIR_OR_ID",
-        help="what visitors can choose from, the first by default: directories and ids on the Hub, with @REVISION if"
-        " wanted. Their code runs here: name those that you trust (default: those of checkpoints.txt)",
+        help="checkpoints that visitors can choose from, the first by default: directories, or ids on the Hub with an"
+        " optional @REVISION. Their code runs here: name only those you trust (default: those of checkpoints.txt)",
     )
-    parser.add_argument("--port", type=_port, metavar="N", help="default: the first free one from 7860 on")
+    parser.add_argument("--port", type=_port, metavar="N", help="default: the first free port from 7860 on")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command. Returns the exit status: 0, or 2 after one line on stderr where it cannot be done."""
+    """Runs the command. Returns the exit status: 0, or 2 after an error, which is printed on stderr in one line."""
     arguments = parse_arguments(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    transformers_logging.set_verbosity_error()  # who serves the page need not read what they tell of their own work
+    transformers_logging.set_verbosity_error()  # who serves the page needs no messages of the libraries
     hub_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    for name in ("SIGTERM", "SIGHUP"):  # so that it ends as with Ctrl-C, and leaves no files
+    for name in ("SIGTERM", "SIGHUP"):  # end as with Ctrl-C, so that the temporary files are removed
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
     try:
@@ -125,20 +124,20 @@ def _read_checkpoints(names: list[str] | None) -> list[Checkpoint]:
     if names:
         return read_checkpoints(names, Path.cwd())
     try:
-        return read_checkpoints(LIST.read_text(encoding="utf-8").splitlines())
+        return read_checkpoints(CHECKPOINT_LIST.read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{LIST.name}: {error}") from error
+        raise ValueError(f"{CHECKPOINT_LIST.name}: {error}") from error
 
 
 def serve(page: gr.Blocks, port: int | None = None, **options):
-    """Serves the page, on 127.0.0.1 unless GRADIO_SERVER_NAME says otherwise, as it does on Hugging Face."""
+    """Serves the page on 127.0.0.1, or on the address in GRADIO_SERVER_NAME, which Hugging Face sets."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS))
     keep_sweeping(page)
     try:
         return _launch(page, port, **options)
     except OSError as error:
-        taken = f"port {port}" if port else "every port that was tried"
-        raise ValueError(f"--port must be free, but {taken} is in use") from error
+        ports = f"port {port}" if port else "every port that was tried"
+        raise ValueError(f"--port must be free, but {ports} is in use") from error
 
 
 def _launch(page: gr.Blocks, port: int | None, **options):
@@ -147,7 +146,7 @@ def _launch(page: gr.Blocks, port: int | None, **options):
         theme=THEME,
         css=CSS + photo_tab.CSS,
         max_file_size=MAX_FILE_SIZE,
-        state_session_capacity=SESSIONS,
+        state_session_capacity=MAX_SESSIONS,
         run_history=False,
         enable_monitoring=False,
         footer_links=["api", "gradio", "settings"],

@@ -1,4 +1,4 @@
-"""What the page tells of a checkpoint: its network, and the results and the licence on its model card."""
+"""Descriptions of a checkpoint: its network, and the results and the licence on its model card."""
 
 import logging
 
@@ -9,10 +9,10 @@ from transformers.utils import cached_file
 logger = logging.getLogger(__name__)
 
 
-def describe(find, checkpoint: Checkpoint) -> str:
-    """Markdown about a checkpoint and the pipeline loaded from it."""
-    config, card = find.model.config, _read_card(checkpoint)
-    parameters = sum(parameter.numel() for parameter in find.model.parameters()) / 1e6
+def describe(pipe, checkpoint: Checkpoint) -> str:
+    """Describes a checkpoint and the pipeline `pipe` loaded from it, in Markdown."""
+    config, card = pipe.model.config, _read_card(checkpoint)
+    parameters = sum(parameter.numel() for parameter in pipe.model.parameters()) / 1e6
     network = (
         f"**{checkpoint.label}**: {len(_landmark_names(config))} landmarks, backbone {config.backbone}, face crops of"
         f" {config.image_size} x {config.image_size} pixels, {parameters:.1f} M parameters."
@@ -20,9 +20,9 @@ def describe(find, checkpoint: Checkpoint) -> str:
     return "\n\n".join([network, _describe_results(_results(card)), _describe_licence(card)])
 
 
-def summary(find, checkpoint: Checkpoint) -> dict:
-    """The same for programs: name, num_landmarks, landmark_names, image_size and results (dataset, split, metric)."""
-    config = find.model.config
+def summary(pipe, checkpoint: Checkpoint) -> dict:
+    """The same for programs: name, num_landmarks, landmark_names, image_size and results, see `_results`."""
+    config = pipe.model.config
     return {
         "name": checkpoint.label,
         "num_landmarks": len(_landmark_names(config)),
@@ -33,7 +33,7 @@ def summary(find, checkpoint: Checkpoint) -> dict:
 
 
 def _landmark_names(config) -> list[str]:
-    """Of what the pipeline finds."""
+    """The names of the landmarks that the pipeline returns."""
     default = (config.topologies or {}).get(config.default_topology)
     names = default["landmark_names"] if default else config.landmark_names
     return list(names or map(str, range(config.num_landmarks)))
@@ -43,12 +43,13 @@ def _read_card(checkpoint: Checkpoint) -> ModelCard | None:
     try:
         file = cached_file(checkpoint.source, "README.md", revision=checkpoint.revision)
         return ModelCard.load(file)
-    except Exception:  # the Hub's client, YAML and the card's validation each raise their own
-        logger.info("The checkpoint %s has no card that can be read", checkpoint.source, exc_info=True)
+    except Exception:  # the Hub's client, YAML and the card's validation raise errors of different classes
+        logger.info("The checkpoint %s has no readable card", checkpoint.source, exc_info=True)
         return None
 
 
 def _results(card: ModelCard | None) -> list[dict]:
+    """The results on a card, each with its dataset, split, metric and value."""
     entries = card.data.eval_results if card is not None else None
     return [
         {
@@ -64,7 +65,7 @@ def _results(card: ModelCard | None) -> list[dict]:
 def _describe_results(results: list[dict]) -> str:
     """A table with a row for each split and a column for each metric."""
     if not results:
-        return "Its card tells no results."
+        return "Its model card lists no results."
     metrics = list(dict.fromkeys(result["metric"] for result in results))
     splits = list(dict.fromkeys((result["dataset"], result["split"]) for result in results))
     values = {(result["dataset"], result["split"], result["metric"]): result["value"] for result in results}
@@ -81,5 +82,5 @@ def _describe_licence(card: ModelCard | None) -> str:
     name = data.get("license_name") or data.get("license")
     link = data.get("license_link")
     if not name:
-        return "Its card tells no licence."
+        return "Its model card names no licence."
     return f"Licence of the weights: [{name}]({link})" if link else f"Licence of the weights: {name}"

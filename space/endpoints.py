@@ -1,4 +1,4 @@
-"""What programs call: named endpoints with typed arguments, for `gradio_client` and for plain HTTP."""
+"""The endpoints for programs: named, with typed arguments, for `gradio_client` and plain HTTP."""
 
 import reprlib
 
@@ -27,11 +27,11 @@ def add_endpoints(page: gr.Blocks, picker: Picker, photos: dict, videos: dict):
         text, parameters, _ = get_function_description(function)
         added = gr.api(as_message(function), api_name=function.__name__, api_description=text, **queue)
         for component, sentence in zip(page.fns[added["id"]].inputs, parameters.values()):
-            component.label = sentence  # what the API page tells of an argument
+            component.label = sentence  # the API page shows it as the argument's description
 
 
 class Endpoints:
-    """Each method is an endpoint. Of its docstring, callers see the first lines and the one of each argument."""
+    """Each public method is an endpoint. The API page shows the summary and the arguments of its docstring."""
 
     def __init__(self, picker: Picker):
         self._picker = picker
@@ -49,7 +49,7 @@ class Endpoints:
             photo: the file: `gradio_client.handle_file("photo.jpg")`.
             boxes: landmark boxes [x0, y0, x1, y1] in pixels of the upright photo; null looks for faces.
             checkpoint: one of the names that /checkpoints returns; "" is the first.
-            min_score: from 0 to 1, of a face that was looked for, below which it is dropped.
+            min_score: from 0 to 1; detected faces with a lower score are dropped.
 
         Returns:
             For each face its score, its box (xmin, ymin, xmax, ymax) and its landmarks (label, x, y, score).
@@ -101,8 +101,8 @@ class Endpoints:
         """The checkpoints that can be chosen, the default first.
 
         Returns:
-            For each its name, num_landmarks, landmark_names, image_size and the results on its card; of one that
-            cannot be loaded its name and the error.
+            For each its name, num_landmarks, landmark_names, image_size and the results on its card, or its name
+            and the error if it cannot be loaded.
         """
         return [self._summary(label) for label in self._picker.labels]
 

@@ -1,4 +1,4 @@
-"""Faces as the checkpoint's pipeline returns them: finding them, choosing, scaling, and turning them into tables."""
+"""Faces as the checkpoint's pipeline returns them: how to find, select and scale them, and to write them as tables."""
 
 import csv
 import io
@@ -8,45 +8,45 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MIN_SCORE = 0.55  # of a face that was looked for, below which it is not shown at first; the pipeline's own
+MIN_SCORE = 0.55  # the page hides detected faces with a lower score by default; the pipeline's default too
 SAME_FACE = 0.5  # intersection over union of the boxes
 COLUMNS = ("face", "landmark", "x", "y", "score")
 
 
-def find_faces(find, photo: np.ndarray) -> list[dict]:
-    """All faces of a photo (H, W, 3) that the detector found, unlikely ones too: they are chosen when shown."""
-    return find(photo, min_score=0.0)
+def find_faces(pipe, photo: np.ndarray) -> list[dict]:
+    """All detected faces of a photo (H, W, 3), also those with a low score: `filter_faces` selects from them later."""
+    return pipe(photo, min_score=0.0)
 
 
-def face_in_box(find, photo: np.ndarray, box: list[float]) -> dict:
+def face_in_box(pipe, photo: np.ndarray, box: list[float]) -> dict:
     """The face in a box (x0, y0, x1, y1) that a visitor drew roughly around its landmarks, in pixels of the photo.
 
-    It has "given": True. Like the detector's boxes, it is cropped a second time around the landmarks first found, and
-    the better one is kept.
+    As with a detector's box, a second crop is made around the landmarks that the first one gives. The face with the
+    higher score is returned, with "given": True as its box comes from the visitor.
 
     Raises:
-        ValueError: if the box is none, or lies beside the photo.
+        ValueError: if the box has no area, or lies outside the photo.
     """
-    around = find.image_processor.box_around
-    [first] = find(photo, boxes=[around(box)])
-    tight = [first["box"][corner] for corner in ("xmin", "ymin", "xmax", "ymax")]
+    box_around = pipe.image_processor.box_around
+    [first_face] = pipe(photo, boxes=[box_around(box)])
+    tight_box = [first_face["box"][corner] for corner in ("xmin", "ymin", "xmax", "ymax")]
     try:
-        [second] = find(photo, boxes=[around(tight)])
-    except ValueError:  # what was found lies beside the photo
-        second = first
-    return {**max(first, second, key=lambda face: face["score"]), "given": True}
+        [second_face] = pipe(photo, boxes=[box_around(tight_box)])
+    except ValueError:  # the landmarks lie outside the photo
+        second_face = first_face
+    return {**max(first_face, second_face, key=lambda face: face["score"]), "given": True}
 
 
-def shown(faces: list[dict], min_score: float) -> list[dict]:
-    """The faces that score at least this, and those whose box was given."""
+def filter_faces(faces: list[dict], min_score: float) -> list[dict]:
+    """The faces that score at least `min_score`, and those whose box a visitor gave."""
     return [face for face in faces if face.get("given") or face["score"] >= min_score]
 
 
 @dataclass(frozen=True)
 class View:
-    """What a picture shows of a photo: from the pixel (left, top) on, `scale` times as large.
+    """The area of a photo that a picture shows: it begins at the pixel (left, top) and is enlarged `scale` times.
 
-    Points (x, y) are pixels with the centre of the first at (0, 0), in photo and picture.
+    Points (x, y) are pixels of the photo or the picture, with (0, 0) at the centre of the top-left pixel.
     """
 
     left: int = 0
@@ -60,44 +60,47 @@ class View:
         return (x + 0.5) / self.scale - 0.5 + self.left, (y + 0.5) / self.scale - 0.5 + self.top
 
 
-def seen(faces: list[dict], view: View) -> list[dict]:
-    """The faces in pixels of the picture."""
-    return [{**face, "box": _seen_box(face["box"], view), "landmarks": _seen_marks(face, view)} for face in faces]
+def faces_in_picture(faces: list[dict], view: View) -> list[dict]:
+    """The faces with boxes and landmarks in pixels of the picture."""
+    return [
+        {**face, "box": _box_in_picture(face["box"], view), "landmarks": _marks_in_picture(face, view)}
+        for face in faces
+    ]
 
 
-def _seen_box(box: dict, view: View) -> dict:
+def _box_in_picture(box: dict, view: View) -> dict:
     xmin, ymin = view.to_picture(box["xmin"], box["ymin"])
     xmax, ymax = view.to_picture(box["xmax"], box["ymax"])
     return {"xmin": xmin, "ymin": ymin, "xmax": xmax, "ymax": ymax}
 
 
-def _seen_marks(face: dict, view: View) -> list[dict]:
+def _marks_in_picture(face: dict, view: View) -> list[dict]:
     return [{**mark, **dict(zip("xy", view.to_picture(mark["x"], mark["y"])))} for mark in face["landmarks"]]
 
 
-def with_faces(faces: Sequence[dict], given: Sequence[dict]) -> list[dict]:
-    """The faces and those given, which replace what they mostly cover: a visitor has set their box anew."""
-    kept = [face for face in faces if all(_overlap(face["box"], own["box"]) < SAME_FACE for own in given)]
-    return [*kept, *given]
+def merge_faces(faces: Sequence[dict], new_faces: Sequence[dict]) -> list[dict]:
+    """Appends `new_faces`. A face whose box overlaps a new one's by SAME_FACE or more is dropped as the same face."""
+    others = [face for face in faces if all(_overlap(face["box"], new["box"]) < SAME_FACE for new in new_faces)]
+    return [*others, *new_faces]
 
 
 def _overlap(one: dict, other: dict) -> float:
     """Intersection over union of two boxes."""
     width = min(one["xmax"], other["xmax"]) - max(one["xmin"], other["xmin"])
     height = min(one["ymax"], other["ymax"]) - max(one["ymin"], other["ymin"])
-    shared = max(0.0, width) * max(0.0, height)
+    intersection = max(0.0, width) * max(0.0, height)
     areas = [(box["xmax"] - box["xmin"]) * (box["ymax"] - box["ymin"]) for box in (one, other)]
-    return shared / max(sum(areas) - shared, 1e-9)
+    return intersection / max(sum(areas) - intersection, 1e-9)
 
 
 def box_of_faces(faces: list[dict]) -> list[float]:
-    """The box (x0, y0, x1, y1) around all of them, of which there is one at least."""
+    """The box (x0, y0, x1, y1) around all of `faces`, at least one."""
     boxes = np.array([[face["box"][corner] for corner in ("xmin", "ymin", "xmax", "ymax")] for face in faces])
     return [*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist()]
 
 
 def rows(faces: list[dict], digits: int) -> list[list]:
-    """A row of `COLUMNS` for each landmark, with so many digits of a pixel; faces are counted from 1."""
+    """A row of `COLUMNS` for each landmark: x and y rounded to `digits` decimals; faces are counted from 1."""
     return [
         [number, mark["label"], round(mark["x"], digits), round(mark["y"], digits), round(mark["score"], 3)]
         for number, face in enumerate(faces, 1)

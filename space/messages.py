@@ -1,4 +1,4 @@
-"""Errors as messages that a visitor reads: one line, and never a stack trace."""
+"""Turns errors into messages for visitors: one line, without a stack trace."""
 
 import functools
 import html
@@ -9,11 +9,11 @@ import gradio as gr
 
 logger = logging.getLogger(__name__)
 
-SERVER_ERROR = "Something went wrong on the server. Its log says what."
+SERVER_ERROR = "The server failed to answer this request. Its log has the error."
 
 
 def as_message(function):
-    """Wraps an event's function or generator: a ValueError is shown, of anything else that it happened."""
+    """Wraps an event's function or generator. Visitors see the text of a ValueError, else SERVER_ERROR."""
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
@@ -38,6 +38,6 @@ def _message(error: Exception) -> gr.Error:
     if isinstance(error, gr.Error):
         return error
     if not isinstance(error, ValueError):
-        logger.error("While answering a visitor", exc_info=error)
+        logger.error("An event failed", exc_info=error)
     text = " ".join(str(error).split()) if isinstance(error, ValueError) else SERVER_ERROR
     return gr.Error(html.escape(text, quote=False), duration=None, print_exception=False)  # Gradio shows it as HTML

@@ -1,4 +1,4 @@
-"""The tab for photos: faces found and drawn, cut out, listed; a box by two clicks where the detector missed one."""
+"""The tab for photos: it draws, crops and lists the detected faces, and those that a visitor boxes by two clicks."""
 
 import secrets
 from dataclasses import dataclass, replace
@@ -15,40 +15,42 @@ from faces import (
     as_json,
     box_of_faces,
     face_in_box,
+    faces_in_picture,
+    filter_faces,
     find_faces,
+    merge_faces,
     rows,
-    seen,
-    shown,
-    with_faces,
 )
 from messages import as_message
 from picker import Picker
 from PIL import Image
 from uploads import EXAMPLES, new_file, read_photo
 
-DISPLAY_SIDE = 1600  # pixels of the longer side of a picture on the page; the coordinates stay those of the photo
+DISPLAY_SIDE = 1600  # pixels, longer side of the picture on the page; coordinates are always pixels of the photo
 CROP_SIDE = 256
 MAX_CROPS = 24
-ZOOM_MARGIN = 0.3  # around the box of all faces, over its longer side
+ZOOM_MARGIN = 0.3  # around the box of all faces, as a fraction of its longer side
 MIN_CLICKED_SIDE = 8  # pixels of the photo
-DRAWERS = 2  # redraw at a time
-VIEWS = 7  # that `_show` gives values for
-RAW = {"preprocess": False, "api_visibility": "private"}  # of events: files as Gradio has them, unopened
+MAX_DRAWINGS = 2  # at a time
+NUM_OUTPUTS = 7  # values that `_show` returns
+# Options of events: Gradio passes the paths of files and does not open them.
+RAW = {"preprocess": False, "api_visibility": "private"}
+FAILURE = "The photo could not be processed. The message says why."
 WELCOME = "Upload, paste or take a photo, or pick an example."
-CORNER_HINT = "**Now click the opposite corner** of the box around the face, or the same place to have no box."
-CLICK_HINT = "A face was missed? Click two opposite corners around it in the picture, from brows to chin."
-# Small pictures however few there are.
+CORNER_HINT = "**Now click the opposite corner** of the box around the face. Click the same place again to cancel."
+CLICK_HINT = "To add a missed face, click two opposite corners of a box around it in the picture, from brows to chin."
+# Keep the crops small, also when there are few.
 CSS = "#crops .grid-container {grid-template-columns: repeat(auto-fill, 110px) !important}"
-# Of the confidences, as the pipeline draws them.
+# The pipeline's colours of confidences, from 0.5 to 0.95.
 COLORS = "#9511a1,#be3885,#dc5d67,#f3874a,#fdb52e,#f4ed27"
-MARK = (255, 64, 64)  # RGB of a clicked corner
+MARK_COLOR = (255, 64, 64)  # RGB of a clicked corner
 
 
 def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
     """Adds the tab's components and events to the page.
 
     Args:
-        checkpoint: the page's choice among the picker's.
+        checkpoint: the dropdown with the picker's labels.
         queue: `concurrency_limit` and `concurrency_id` of events that use the network.
     """
     with gr.Row():
@@ -58,42 +60,40 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
             picture, status = _add_picture()
             options = _add_options()
             results = _add_results()
-    # Each is written by one kind of event alone, as these may overtake each other.
-    found = gr.State(time_to_live=3600)  # what `_find` returns
-    given = gr.State(time_to_live=3600)  # what `_click` returns
-    view = gr.State()  # what the picture shows of the photo, see `View`
-    newest = gr.State(
-        {}
-    )  # a dict of the visitor's own, with the file of the newest "photo" as soon as it is looked at
-    views = [view, picture, status, *results]
-    show = {
+    # Events may overtake each other, so each state is written by one kind of event only.
+    detection = gr.State(time_to_live=3600)  # what `_find` returns
+    clicks = gr.State(time_to_live=3600)  # what `_click` returns
+    view = gr.State()  # the `View` of the picture
+    session = gr.State({})  # the visitor's own dict: "photo" is the file of the photo last passed to `_find`
+    outputs = [view, picture, status, *results]
+    show_event = {
         "fn": as_message(partial(_show, picker)),
-        "inputs": [photo, found, given, newest, *options],
-        "outputs": views,
-        "concurrency_limit": DRAWERS,
+        "inputs": [photo, detection, clicks, session, *options],
+        "outputs": outputs,
+        "concurrency_limit": MAX_DRAWINGS,
         **RAW,
     }
 
-    looked = gr.on(
+    find_event = gr.on(
         [photo.change, checkpoint.change],
         as_message(partial(_find, picker)),
-        [photo, checkpoint, newest],
-        found,
+        [photo, checkpoint, session],
+        detection,
         **RAW,
         **queue,
     )
-    looked.success(**show, show_progress="minimal")
-    looked.failure(lambda: (None, *_blank("That did not work; the message says why.")), None, views, **RAW)
+    find_event.success(**show_event, show_progress="minimal")
+    find_event.failure(lambda: (None, *_empty_outputs(FAILURE)), None, outputs, **RAW)
 
     @as_message
-    def click(payload, result, own, seen_as, event: gr.SelectData):
-        return _click(picker, payload, result, own, seen_as, event.index)
+    def handle_click(payload, detection_value, clicks_value, view_value, event: gr.SelectData):
+        return _click(picker, payload, detection_value, clicks_value, view_value, event.index)
 
-    clicked = picture.select(click, [photo, found, given, view], given, **RAW, **queue)
-    clicked.success(**show, show_progress="hidden")
+    click_event = picture.select(handle_click, [photo, detection, clicks, view], clicks, **RAW, **queue)
+    click_event.success(**show_event, show_progress="hidden")
     style, zoom, point_size, min_score = options
-    changes = [style.change, zoom.change, point_size.release, min_score.release]
-    gr.on(changes, **show, show_progress="hidden", trigger_mode="always_last")
+    option_events = [style.change, zoom.change, point_size.release, min_score.release]
+    gr.on(option_events, **show_event, show_progress="hidden", trigger_mode="always_last")
 
 
 def _add_photo() -> gr.Image:
@@ -160,21 +160,22 @@ def _legend() -> str:
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a visitor has given by clicks for what was `found`: faces, and the first of two corners, if it was one."""
+class Clicks:
+    """What a visitor has added to a detection by clicks: faces, and the first corner of a box that is not complete."""
 
-    found: str  # its "key"
+    detection_key: str
     faces: tuple[dict, ...] = ()
     corner: tuple[float, float] | None = None  # in pixels of the photo
 
 
-def _given(result: dict, given: Given | None) -> Given:
-    return given if given is not None and given.found == result["key"] else Given(result["key"])
+def _clicks_on(detection: dict, clicks: Clicks | None) -> Clicks:
+    """`clicks`, or none if they belong to another detection."""
+    return clicks if clicks is not None and clicks.detection_key == detection["key"] else Clicks(detection["key"])
 
 
-def _find(picker: Picker, payload, label: str, newest: dict) -> dict | None:
-    """What is found in a photo, with a key, the checkpoint, the photo's file and notes on it."""
-    newest["photo"] = payload and payload["path"]
+def _find(picker: Picker, payload, label: str, session: dict) -> dict | None:
+    """Detects the faces of a photo. Returns a key of this detection, checkpoint, photo's file, faces and notes."""
+    session["photo"] = payload and payload["path"]
     if payload is None:
         return None
     pipe = picker.load(label)
@@ -183,58 +184,60 @@ def _find(picker: Picker, payload, label: str, newest: dict) -> dict | None:
     return {"key": key, "checkpoint": label, "photo": payload["path"], "faces": faces, "notes": notes}
 
 
-def _show(picker: Picker, payload, result: dict | None, given, newest: dict, *options) -> tuple:
-    """The values of the page's views, unless another photo has come in the meantime, whose own are on their way."""
-    if payload is None or result is None:
-        return None, *_blank(WELCOME)
-    if result["photo"] != payload["path"]:
-        return (gr.skip(),) * VIEWS
-    views = _make_views(picker, payload, result, given, *options)
-    return views if newest.get("photo") == payload["path"] else (gr.skip(),) * VIEWS
+def _show(picker: Picker, payload, detection: dict | None, clicks, session: dict, *options) -> tuple:
+    """The values of the page's outputs. Skips them if another photo has replaced this one: its own event sets them."""
+    if payload is None or detection is None:
+        return None, *_empty_outputs(WELCOME)
+    if detection["photo"] != payload["path"]:
+        return (gr.skip(),) * NUM_OUTPUTS
+    outputs = _make_outputs(picker, payload, detection, clicks, *options)
+    return outputs if session.get("photo") == payload["path"] else (gr.skip(),) * NUM_OUTPUTS
 
 
-def _make_views(picker: Picker, payload, result: dict, given, style: str, zoom: bool, point_size, min_score) -> tuple:
+def _make_outputs(
+    picker: Picker, payload, detection: dict, clicks, style: str, zoom: bool, point_size, min_score
+) -> tuple:
     """The view of the photo, and the picture, status, crops, table and files."""
-    pipe = picker.load(result["checkpoint"])
+    pipe = picker.load(detection["checkpoint"])
     rgb, _ = read_photo(payload, pipe)
-    given = _given(result, given)
-    everything = with_faces(result["faces"], given.faces)
-    faces = shown(everything, min_score)
+    clicks = _clicks_on(detection, clicks)
+    all_faces = merge_faces(detection["faces"], clicks.faces)
+    faces = filter_faces(all_faces, min_score)
     options = {"numbers": style == "Numbers", "joined": style == "Contours", "point_size": point_size}
     picture, view = _draw(pipe, rgb, faces, zoom, options)
-    if given.corner is not None:
-        _mark(picture, view.to_picture(*given.corner))
+    if clicks.corner is not None:
+        _draw_cross(picture, view.to_picture(*clicks.corner))
     crops = [pipe.align(rgb, face, CROP_SIDE) for face in faces[:MAX_CROPS]]
     name = Path(payload.get("orig_name") or "photo").stem[:60]
     return (
         view,
         _picture_file(f"{name}_landmarks.webp", picture),
-        CORNER_HINT if given.corner else _status(len(faces), len(everything) - len(faces), result["notes"]),
+        CORNER_HINT if clicks.corner else _status(len(faces), len(all_faces) - len(faces), detection["notes"]),
         gr.Gallery(crops, visible=bool(crops)),
         rows(faces, digits=1),
-        _download(f"{name}_landmarks.json", as_json(faces)) if faces else _nothing(),
-        _download(f"{name}_landmarks.csv", as_csv(faces)) if faces else _nothing(),
+        _download(f"{name}_landmarks.json", as_json(faces)) if faces else _no_download(),
+        _download(f"{name}_landmarks.csv", as_csv(faces)) if faces else _no_download(),
     )
 
 
-def _blank(status: str):
-    return None, status, gr.Gallery(None, visible=False), None, _nothing(), _nothing()
+def _empty_outputs(status: str):
+    return None, status, gr.Gallery(None, visible=False), None, _no_download(), _no_download()
 
 
 def _draw(pipe, rgb: np.ndarray, faces: list[dict], zoom: bool, options: dict) -> tuple[np.ndarray, View]:
-    """The faces drawn on the photo, or on the part of it that has them, as large as a page can show it."""
-    left, top, right, bottom = _around(faces, rgb) if zoom and faces else (0, 0, rgb.shape[1], rgb.shape[0])
-    part = rgb[top:bottom, left:right]
-    size = _fit(part.shape[1], part.shape[0])
-    if size != (part.shape[1], part.shape[0]):
-        part = np.asarray(Image.fromarray(part).resize(size, Image.Resampling.LANCZOS))
+    """Draws the faces on the photo, or with `zoom` on the area around them, scaled down to DISPLAY_SIDE if larger."""
+    left, top, right, bottom = _zoom_area(faces, rgb) if zoom and faces else (0, 0, rgb.shape[1], rgb.shape[0])
+    area = rgb[top:bottom, left:right]
+    size = _display_size(area.shape[1], area.shape[0])
+    if size != (area.shape[1], area.shape[0]):
+        area = np.asarray(Image.fromarray(area).resize(size, Image.Resampling.LANCZOS))
     view = View(left, top, size[0] / (right - left))
-    picture = pipe.draw(part, seen(faces, view), by_confidence=True, **options)
+    picture = pipe.draw(area, faces_in_picture(faces, view), by_confidence=True, **options)
     return picture, View(left, top, view.scale * picture.shape[1] / size[0])
 
 
-def _around(faces: list[dict], rgb: np.ndarray) -> tuple[int, int, int, int]:
-    """The part of the photo with the faces: left, top, right and bottom."""
+def _zoom_area(faces: list[dict], rgb: np.ndarray) -> tuple[int, int, int, int]:
+    """The area of the photo with the faces, in pixels: left, top, right and bottom."""
     x0, y0, x1, y1 = box_of_faces(faces)
     margin = ZOOM_MARGIN * max(x1 - x0, y1 - y0)
     height, width = rgb.shape[:2]
@@ -243,23 +246,23 @@ def _around(faces: list[dict], rgb: np.ndarray) -> tuple[int, int, int, int]:
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
-def _fit(width: int, height: int) -> tuple[int, int]:
-    shrunk = min(1.0, DISPLAY_SIDE / max(width, height))
-    return max(1, round(width * shrunk)), max(1, round(height * shrunk))
+def _display_size(width: int, height: int) -> tuple[int, int]:
+    scale = min(1.0, DISPLAY_SIDE / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _mark(picture: np.ndarray, point: tuple[float, float]):
-    """A cross where the first corner was clicked."""
+def _draw_cross(picture: np.ndarray, point: tuple[float, float]):
+    """Draws a cross at the first corner of a box, in place."""
     x, y = (round(value) for value in point)
     arm, half = max(8, max(picture.shape) // 60), max(1, max(picture.shape) // 500)
-    picture[max(0, y - half) : y + half + 1, max(0, x - arm) : x + arm + 1] = MARK
-    picture[max(0, y - arm) : y + arm + 1, max(0, x - half) : x + half + 1] = MARK
+    picture[max(0, y - half) : y + half + 1, max(0, x - arm) : x + arm + 1] = MARK_COLOR
+    picture[max(0, y - arm) : y + arm + 1, max(0, x - half) : x + half + 1] = MARK_COLOR
 
 
-def _status(faces: int, hidden: int, notes: str) -> str:
-    count = {0: "**No face found.**", 1: "**1 face.**"}.get(faces, f"**{faces} faces.**")
-    below = f"{hidden} more below the minimum confidence." if hidden else ""
-    return " ".join(filter(None, [count, below, notes, CLICK_HINT]))
+def _status(num_faces: int, num_hidden: int, notes: str) -> str:
+    count = {0: "**No face found.**", 1: "**1 face.**"}.get(num_faces, f"**{num_faces} faces.**")
+    hidden_count = f"{num_hidden} more below the minimum confidence." if num_hidden else ""
+    return " ".join(filter(None, [count, hidden_count, notes, CLICK_HINT]))
 
 
 def _picture_file(name: str, picture: np.ndarray) -> str:
@@ -269,26 +272,26 @@ def _picture_file(name: str, picture: np.ndarray) -> str:
 
 
 def _download(name: str, text: str) -> gr.DownloadButton:
-    """A button for a file of its own, which lies among Gradio's and is removed with them."""
+    """A button that downloads `text`, from a new file that is removed with the uploads."""
     path = new_file(name)
     path.write_text(text, encoding="utf-8")
     return gr.DownloadButton(value=str(path), interactive=True)
 
 
-def _nothing() -> gr.DownloadButton:
+def _no_download() -> gr.DownloadButton:
     return gr.DownloadButton(value=None, interactive=False)
 
 
-def _click(picker: Picker, payload, result: dict | None, given, view: View | None, index) -> Given | None:
-    """What is given after a click at `index`, a pixel (x, y) of the picture: a corner, or a face in the box of two."""
-    if payload is None or result is None or view is None or result["photo"] != payload["path"]:
-        return given
-    given, point = _given(result, given), view.to_photo(*index)
-    if given.corner is None:
-        return replace(given, corner=point)
-    low, high = np.minimum(given.corner, point), np.maximum(given.corner, point)
-    if (high - low).min() < MIN_CLICKED_SIDE:  # the same place again: no box is wanted
-        return replace(given, corner=None)
-    pipe = picker.load(result["checkpoint"])
+def _click(picker: Picker, payload, detection: dict | None, clicks, view: View | None, index) -> Clicks | None:
+    """Adds a click at `index`, a pixel (x, y) of the picture: as a first corner, or as a face in the completed box."""
+    if payload is None or detection is None or view is None or detection["photo"] != payload["path"]:
+        return clicks
+    clicks, point = _clicks_on(detection, clicks), view.to_photo(*index)
+    if clicks.corner is None:
+        return replace(clicks, corner=point)
+    low, high = np.minimum(clicks.corner, point), np.maximum(clicks.corner, point)
+    if (high - low).min() < MIN_CLICKED_SIDE:  # a second click at the same place cancels the box
+        return replace(clicks, corner=None)
+    pipe = picker.load(detection["checkpoint"])
     face = face_in_box(pipe, read_photo(payload, pipe)[0], [*low.tolist(), *high.tolist()])
-    return replace(given, corner=None, faces=(*with_faces(given.faces, [face]),))
+    return replace(clicks, corner=None, faces=(*merge_faces(clicks.faces, [face]),))

@@ -1,4 +1,4 @@
-"""The deployer's list of checkpoints: read once, each loaded when first asked for."""
+"""The checkpoints that visitors can choose from. Each is loaded at its first use."""
 
 import gc
 import json
@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).resolve().parent
 TASK = "facial-landmark-detection"
-METHODS = ("read", "draw", "align", "tracker")  # of the pipeline, beside calling it, that the demo uses
+METHODS = ("read", "draw", "align", "tracker")  # the pipeline's methods that the demo calls, beside `__call__`
 # Files in which a checkpoint may name the code to run.
-SETTINGS = ("config.json", "processor_config.json", "preprocessor_config.json", "adapter_config.json")
+SETTINGS_FILES = ("config.json", "processor_config.json", "preprocessor_config.json", "adapter_config.json")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One of the list: what visitors call it, the directory or Hub id, and the revision on the Hub, if one is set."""
+    """A checkpoint of the list: its label on the page, its directory or Hub id, and its revision on the Hub if set."""
 
     label: str
     source: str
@@ -32,19 +32,19 @@ class Checkpoint:
 
 
 def read_checkpoints(lines: Sequence[str], folder: Path = FOLDER) -> list[Checkpoint]:
-    """The checkpoints that `lines` name: directories, relative to `folder`, or Hub ids, each `NAME` or `ID@REVISION`.
+    """Reads the checkpoints that `lines` name: directories relative to `folder`, or Hub ids as `ID` or `ID@REVISION`.
 
     Raises:
-        ValueError: if there is none, a line is neither, or two would be called the same.
+        ValueError: if there is none, a line is neither, or two have the same label.
     """
     names = [line.split("#", 1)[0].strip() for line in lines]
     checkpoints = [_read_checkpoint(name, folder) for name in names if name]
     if not checkpoints:
         raise ValueError("checkpoints must name at least one directory or Hub id, but got none")
     labels = [checkpoint.label for checkpoint in checkpoints]
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice:
-        raise ValueError(f"checkpoints must have names of their own, but got {', '.join(twice)} twice")
+    duplicates = sorted({label for label in labels if labels.count(label) > 1})
+    if duplicates:
+        raise ValueError(f"checkpoints must have different names, but got {', '.join(duplicates)} twice")
     return checkpoints
 
 
@@ -63,19 +63,19 @@ def _is_hub_id(name: str) -> bool:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return "/" in name  # without one it would be a folder that is missing
+    return "/" in name  # a name without a slash can only be a missing folder
 
 
 class Picker:
-    """Loads the checkpoints of a list, each once, and no others.
+    """Loads each checkpoint of a list once, and no other checkpoint.
 
     Args:
-        checkpoints: of the list; the first is the default.
+        checkpoints: the list; the first is the default.
     """
 
     def __init__(self, checkpoints: Sequence[Checkpoint]):
         self._checkpoints = {checkpoint.label: checkpoint for checkpoint in checkpoints}
-        self._loaded = {}
+        self._pipelines = {}
         self._locks = {label: threading.Lock() for label in self._checkpoints}
 
     @property
@@ -97,47 +97,47 @@ class Picker:
         """The pipeline on the checkpoint of this label; None or "" is the first.
 
         Raises:
-            ValueError: if it is not on the list, or cannot be loaded; what went wrong is in the log.
+            ValueError: if it is not on the list, or cannot be loaded; the log has the cause.
         """
         checkpoint = self.checkpoint(label)
         with self._locks[checkpoint.label]:
-            if checkpoint.label not in self._loaded:
-                self._loaded[checkpoint.label] = _load(checkpoint)
-                gc.freeze()  # what is loaded stays: without this, looking through it for garbage takes 5 % of the time
-            return self._loaded[checkpoint.label]
+            if checkpoint.label not in self._pipelines:
+                self._pipelines[checkpoint.label] = _load(checkpoint)
+                gc.freeze()  # without this, garbage collection scans the loaded network, for 5 % of the time
+            return self._pipelines[checkpoint.label]
 
 
 def _load(checkpoint: Checkpoint):
     try:
         _check_code(checkpoint)
-        find = pipeline(TASK, model=checkpoint.source, revision=checkpoint.revision, trust_remote_code=True)
-        missing = [name for name in METHODS if not hasattr(find, name)]
-        if missing:
-            raise ValueError(f"its code is too old for this demo: its pipeline has no {', '.join(missing)}")
+        pipe = pipeline(TASK, model=checkpoint.source, revision=checkpoint.revision, trust_remote_code=True)
+        missing_methods = [name for name in METHODS if not hasattr(pipe, name)]
+        if missing_methods:
+            raise ValueError(f"its code is too old for this demo: its pipeline has no {', '.join(missing_methods)}")
     except Exception as error:  # transformers, safetensors, the Hub's client and the checkpoint's own code
         logger.exception("The checkpoint %s cannot be loaded", checkpoint.source)
         raise ValueError(f"The checkpoint {checkpoint.label} cannot be loaded. The server's log says why.") from error
-    return find
+    return pipe
 
 
 def _check_code(checkpoint: Checkpoint):
-    """Refuses a checkpoint that names code of another repository: transformers would fetch and run that."""
-    for name in SETTINGS:
+    """Refuses a checkpoint that names code of another repository, which transformers would download and run."""
+    for name in SETTINGS_FILES:
         options = {"revision": checkpoint.revision, "_raise_exceptions_for_missing_entries": False}
         file = cached_file(checkpoint.source, name, **options)
         if file is None:
             continue
         settings = json.loads(Path(file).read_text(encoding="utf-8"))
-        foreign = [entry for entry in _class_references(settings) if "--" in entry]
-        if foreign:
-            raise ValueError(f"{name} must name code of its own checkpoint, but got {foreign[0]}")
+        foreign_references = [entry for entry in _class_references(settings) if "--" in entry]
+        if foreign_references:
+            raise ValueError(f"{name} must name code of its own checkpoint, but got {foreign_references[0]}")
 
 
 def _class_references(settings) -> list[str]:
     """All strings under `auto_map` and `custom_pipelines`, at any depth."""
     if isinstance(settings, dict):
-        own = [settings[key] for key in ("auto_map", "custom_pipelines") if key in settings]
-        return [text for value in own for text in _strings(value)] + [
+        values = [settings[key] for key in ("auto_map", "custom_pipelines") if key in settings]
+        return [text for value in values for text in _strings(value)] + [
             text for value in settings.values() for text in _class_references(value)
         ]
     return [text for value in settings for text in _class_references(value)] if isinstance(settings, list) else []

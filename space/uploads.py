@@ -1,4 +1,4 @@
-"""What visitors send: files, which must lie where Gradio put their uploads, and the photos in them."""
+"""Files of visitors: only those in Gradio's upload folder are read, and all are removed after a while."""
 
 import base64
 import binascii
@@ -22,7 +22,7 @@ MAX_MEGAPIXELS = 50  # of a photo: 150 MB as RGB, and a phone's largest
 # PIL warns above this and refuses above its double; `load_rgb`, in a checkpoint's code, refuses where it warns.
 Image.MAX_IMAGE_PIXELS = MAX_MEGAPIXELS * 1_000_000
 register_heif_opener()  # photos of iPhones
-DISCARD_AFTER = 3  # seconds, for what is of no use
+DISCARD_AFTER = 3  # seconds, for files that cannot be read
 SWEEP_EVERY, KEEP_FOR = 60, 900  # seconds, for all other files
 EXAMPLES = Path(__file__).resolve().parent / "examples"
 
@@ -31,7 +31,7 @@ _take_file = Block.async_move_resource_to_block_cache
 
 
 async def _take_no_address(block: Block, path: str | None) -> str | None:
-    """Gradio would download an address that a request names: of any size, and from wherever a visitor likes."""
+    """Refuses addresses: Gradio would download what a request names, of any size and from any host."""
     if path is not None and is_http_url_like(str(path)):
         raise gr.Error("Send the file itself: this server fetches no addresses.", print_exception=False)
     return await _take_file(block, path)
@@ -43,11 +43,11 @@ Block.async_move_resource_to_block_cache = _take_no_address
 def sweep(page: gr.Blocks, age: float = KEEP_FOR):
     """Removes the files of visitors that are older than `age` seconds, and the folders that they leave empty.
 
-    Gradio's own `delete_cache` knows not all of them, and ends with the first that it cannot remove.
+    Gradio's own `delete_cache` does not know all of them, and stops at the first that it cannot remove.
     """
     root, before = Path(get_upload_folder()), time.time() - age
     examples = {str(Path(file).resolve()) for block in page.blocks.values() for file in block.keep_in_cache}
-    for path in sorted(root.rglob("*"), reverse=True):  # what is in a folder before the folder
+    for path in sorted(root.rglob("*"), reverse=True):  # the contents of a folder before the folder
         with contextlib.suppress(OSError):  # gone already, or a folder that is not empty
             if path.lstat().st_ctime <= before and str(path.resolve()) not in examples:
                 path.rmdir() if path.is_dir() else path.unlink()
@@ -72,7 +72,7 @@ def uploaded_file(payload: dict | None, what: str) -> Path:
         what: the name of the input, for messages.
 
     Raises:
-        ValueError: if there is none, or it is not an upload: whatever a request says, no other file is read.
+        ValueError: if there is none, or it is not an upload. No other file of the machine is read.
     """
     path = payload.get("path") if isinstance(payload, dict) else None
     if not path or not isinstance(path, str):
@@ -85,14 +85,14 @@ def uploaded_file(payload: dict | None, what: str) -> Path:
 
 
 def new_file(name: str) -> Path:
-    """A path for a file of this name to be sent to a visitor, which Gradio removes with the uploads."""
+    """A path, in a new folder, for a file to be sent to a visitor. It is removed with the uploads."""
     folder = Path(get_upload_folder()) / secrets.token_hex(16)
     folder.mkdir(parents=True)
     return folder / name
 
 
 def discard(file: Path):
-    """Removes an upload that is of no use, as soon as the page that shows it has had the time to ask for it."""
+    """Removes an upload that cannot be read, after DISCARD_AFTER seconds: the page may still request it to show it."""
     if file.is_relative_to(Path(get_upload_folder()).resolve()):
         timer = threading.Timer(DISCARD_AFTER, _remove, [file])
         timer.daemon = True
@@ -101,20 +101,20 @@ def discard(file: Path):
 
 def _remove(file: Path):
     file.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # another file with the same content may have come
+    with contextlib.suppress(OSError):  # another upload with the same content may be in it
         file.parent.rmdir()
 
 
 def read_photo(payload: dict | None, find) -> tuple[np.ndarray, str]:
-    """The photo in a component's or endpoint's raw value: (H, W, 3) uint8 RGB, upright, and notes on what was done.
+    """The photo in a component's or endpoint's raw value: (H, W, 3) uint8 RGB, upright, and notes on its conversion.
 
-    A file that is no photo is removed within seconds, see `discard`; others go with `sweep`.
+    A file that is no photo is removed within seconds by `discard`, the others later by `sweep`.
 
     Args:
         find: the pipeline, whose `read` turns pictures of any kind into RGB.
 
     Raises:
-        ValueError: if it is no readable picture, or a larger one than `MAX_MEGAPIXELS`.
+        ValueError: if it is no readable picture, or has more than `MAX_MEGAPIXELS`.
     """
     file = uploaded_file(payload, "photo")
     try:
@@ -152,7 +152,7 @@ def _read_picture(picture: Image.Image, find) -> tuple[np.ndarray, str]:
 def _notes(picture: Image.Image) -> str:
     notes = []
     if getattr(picture, "is_animated", False):
-        notes.append("Of this animation the first frame was taken.")
+        notes.append("Only the first frame of this animation was used.")
     if picture.mode.startswith("I") or picture.mode == "F":
         notes.append("This picture has more than 8 bits a channel; it is shown with 8.")
     if picture.mode == "CMYK":

@@ -18,21 +18,21 @@ MAX_FRAMES = 900
 MAX_SIDE = 1280  # pixels, longer side of the frames; larger ones are scaled down
 MAX_SOURCE_SIDE = 4096  # pixels
 MIN_SOURCE_SIDE = 16
-MAX_STRETCH = 4  # of pixels that are no squares, either way
+MAX_STRETCH = 4  # largest aspect ratio of a pixel, in both directions
 
 FORMATS = "MP4, MOV, WebM, MKV or AVI"
-# Never a playlist (HLS, DASH, concat), which would make FFmpeg open other files and addresses; and formats only that
-# tell their streams before any is decoded, as FFmpeg then keeps to `max_pixels` from the start.
+# No playlists (HLS, DASH, concat): they would make FFmpeg open other files and addresses. These formats list their
+# streams before any is decoded, so that FFmpeg enforces `max_pixels` from the start.
 READ_OPTIONS = {"format_whitelist": "mov,mp4,matroska,webm,avi", "protocol_whitelist": "none"}
 DECODE_OPTIONS = {"max_pixels": str(MAX_SOURCE_SIDE**2)}
 COPIED_SOUND = ("aac", "mp3")  # what every browser plays in an MP4
 ENCODING = {"crf": "20", "preset": "veryfast"}
 TICKS = 90000  # in a second, of the time stamps written
-USUAL_RATE = Fraction(30)  # frames a second, where the file tells none
+USUAL_RATE = Fraction(30)  # frames a second, if the file gives none
 RATE_LIMITS = (1, 240)
 BT709, UNKNOWN_COLORS = 1, 2  # numbers of ITU-T H.273
-MAX_UNFINISHED_SHARE = 0.999  # of a video, until its file is whole
-HD_HEIGHT = 720  # of frames that are BT.709 where the file does not tell
+MAX_UNFINISHED_SHARE = 0.999  # reported share of a video until its file is complete
+HD_HEIGHT = 720  # without colour tags, frames of at least this height are read as BT.709
 HDR_TRANSFERS = (16, 18)  # PQ and HLG, numbers of ITU-T H.273
 HDR_NOTICE = "This video is HDR; its colours look pale here."
 SOUND_NOTICE = "The sound is left out, as it is neither AAC nor MP3."
@@ -40,12 +40,12 @@ SOUND_NOTICE = "The sound is left out, as it is neither AAC nor MP3."
 
 @dataclass(frozen=True)
 class Done:
-    """What is written of a video.
+    """The progress of writing a video.
 
     Attributes:
-        share: of the video, from 0 to 1; 1 when the file is there, and only then.
-        frames: how many.
-        seconds: time of the last one.
+        share: written share of the video, from 0 to 1; 1 only when the file is complete.
+        frames: number of frames written.
+        seconds: time of the last frame.
         width, height: of the frames, in pixels.
         notice: what a visitor should know, or "".
     """
@@ -63,10 +63,10 @@ def annotate_video(
 ) -> Iterator[Done]:
     """Writes the video `source`, changed frame by frame, to `target`, an MP4 in H.264.
 
-    Time stamps stay, also uneven ones, and so does sound in AAC or MP3; other sound is left out. What exceeds
-    MAX_SECONDS or MAX_FRAMES is cut. The last `Done` has a notice of such losses. Memory does not grow with length.
-    `target` appears when it is whole: whatever is raised, also by `annotate`, and where the iterator is closed before
-    its end, nothing new is left.
+    Time stamps are kept, also uneven ones. Sound in AAC or MP3 is copied, other sound is left out. The video is cut at
+    MAX_SECONDS or MAX_FRAMES. The last `Done` has a notice of such losses. Memory does not grow with length. `target`
+    is created only when it is complete: after an error, also of `annotate`, or an early end of the iterator, no file
+    is left.
 
     Args:
         source: the file; its name does not matter.
@@ -74,7 +74,7 @@ def annotate_video(
         annotate: takes a frame as `VideoReader` gives it and its time in seconds; returns one of the same shape.
 
     Yields:
-        How far it is after each frame, and once more at the end.
+        The progress after each frame, and once more at the end.
 
     Raises:
         ValueError: with a line for the visitor, if the file is no video, cannot be decoded, or has frames too large or
@@ -107,15 +107,15 @@ def open_video(source: str | os.PathLike) -> Iterator["VideoReader"]:
 
 
 class VideoReader:
-    """An iterator over a video: pairs of a frame (H, W, 3) uint8 RGB and its time in seconds, from 0, ever rising.
+    """An iterator over a video: pairs of a frame (H, W, 3) uint8 RGB and its time in seconds, rising from 0.
 
-    Frames are upright whichever way the phone was held, MAX_SIDE pixels long at most, of even sides, and all of one
-    size. Those that cannot be decoded are left out. It ends at the limits, and then has a `notice`; as it has for HDR.
+    Frames are upright, all of one size with even sides, and at most MAX_SIDE pixels long. Those that cannot be decoded
+    are left out. The iterator stops at the limits. It sets `notice` if it does, and for HDR.
 
     Attributes:
-        rate: frames a second, roughly.
-        start: time of the first frame by the file's own clock, in seconds, once it was read.
-        share_done: of the video, from 0 to 1.
+        rate: average number of frames a second.
+        start: time stamp of the first frame in the file, in seconds; set when it is read.
+        share_done: share of the video that is read, from 0 to 1.
         notice: what a visitor should know, or "".
 
     Raises:
@@ -139,7 +139,7 @@ class VideoReader:
         count = 0
         for frame, seconds in self._with_seconds():
             if seconds >= MAX_SECONDS or count == MAX_FRAMES:
-                cut = f"Videos are cut after {MAX_SECONDS} seconds or {MAX_FRAMES} frames: so was this one."
+                cut = f"This video was cut: the limit is {MAX_SECONDS} seconds or {MAX_FRAMES} frames."
                 self._notices.append(cut)
                 break
             if count == 0 and frame.color_trc in HDR_TRANSFERS:
@@ -152,7 +152,7 @@ class VideoReader:
             raise ValueError(f"the video must hold pictures that can be decoded, {limit}, but got none")
 
     def _with_seconds(self) -> Iterator[tuple[av.VideoFrame, float]]:
-        """Where a time stamp is missing or no later than the last, the frame comes a usual step after it."""
+        """A frame whose time stamp is missing or not after the last one is placed 1 / rate seconds after it."""
         last = None
         for frame in self._decode():
             is_stamped = frame.pts is not None and frame.time_base is not None
@@ -174,8 +174,8 @@ class VideoReader:
         while packet is not None:
             packet = _next_packet(packets)
             try:
-                frames = self._stream.decode(packet)  # of None, those that the decoder still holds
-            except av.error.FFmpegError:  # a damaged place: the next whole picture goes on
+                frames = self._stream.decode(packet)  # packet None flushes the decoder
+            except av.error.FFmpegError:  # damaged data: go on with the next packet
                 continue
             yield from (frame for frame in frames if not frame.is_corrupt)
 
@@ -229,7 +229,7 @@ class _Writer:
 
 
 class _Sound:
-    """The sound of a video, as it is in the file; with a notice if there is some that is left out."""
+    """The encoded sound of a video; `notice` is set if the file has only sound of other codecs, which is left out."""
 
     def __init__(self, container: av.container.InputContainer):
         readable = (stream for stream in container.streams.audio if stream.codec_context is not None)
@@ -240,7 +240,7 @@ class _Sound:
         self._next, self._last = None, -1
 
     def packets_until(self, seconds: float, start: float) -> Iterator[av.Packet]:
-        """What comes next, up to that time; `start` is the file's time of second 0."""
+        """The next packets up to `seconds`; `start` is the time stamp of the first frame in the file."""
         while True:
             packet = self._next or _next_packet(self._packets)
             self._next = packet
@@ -260,7 +260,7 @@ class _Sound:
 def _open(source: str | os.PathLike) -> Iterator[av.container.InputContainer]:
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(open(source, "rb"))  # as an open file, so that its name leads nowhere else
+            file = stack.enter_context(open(source, "rb"))  # pass an open file: FFmpeg would interpret its name
             container = stack.enter_context(
                 av.open(file, options=READ_OPTIONS | DECODE_OPTIONS, metadata_errors="replace")
             )
@@ -271,7 +271,7 @@ def _open(source: str | os.PathLike) -> Iterator[av.container.InputContainer]:
 
 @contextmanager
 def _replaced(target: str | os.PathLike) -> Iterator[av.container.OutputContainer]:
-    """An MP4 to write, which gets its name when all went well."""
+    """Opens an MP4 for writing under a temporary name. It is renamed to `target` if no error occurs."""
     target = Path(target)
     unfinished = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
     try:
@@ -315,7 +315,7 @@ def _orientation(matrix: Buffer | None) -> tuple[bool, int]:
 
 
 def _output_size(frame: av.VideoFrame, pixel_ratio: Fraction | None) -> tuple[int, int]:
-    """Width and height, before the picture is turned: of square pixels, even, within MAX_SIDE."""
+    """Width and height before rotation: with square pixels, even sides, and at most MAX_SIDE."""
     ratio = pixel_ratio if pixel_ratio and 1 / MAX_STRETCH <= pixel_ratio <= MAX_STRETCH else 1
     width, height = float(frame.width * ratio), float(frame.height)
     scale = min(1.0, MAX_SIDE / max(width, height))

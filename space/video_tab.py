@@ -1,4 +1,4 @@
-"""The tab for videos: faces followed through a file, and drawn on it."""
+"""The tab for videos: it follows the faces of a file and draws their landmarks on it."""
 
 import time
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from uploads import EXAMPLES, discard, new_file, uploaded_file
 from video import MAX_FRAMES, MAX_SECONDS, MAX_SIDE, annotate_video
 
 PROGRESS = gr.Progress()
-REPORT_EVERY = 1.0  # seconds between reports of how far it is, after each of which it can be stopped
+REPORT_SECONDS = 1.0  # between progress reports; Stop takes effect at a report
 
 
 def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
     """Adds the tab's components and events to the page.
 
     Args:
-        checkpoint: the page's choice among the picker's.
+        checkpoint: the dropdown with the picker's labels.
         queue: `concurrency_limit` and `concurrency_id` of events that use the network.
     """
     gr.Markdown(
-        f"Of a video, the first {MAX_SECONDS} seconds or {MAX_FRAMES} frames are taken, at {MAX_SIDE} pixels at most."
+        f"Videos are cut after {MAX_SECONDS} seconds or {MAX_FRAMES} frames, and scaled to at most {MAX_SIDE} pixels."
     )
     with gr.Row():
         with gr.Column(min_width=320):
@@ -52,53 +52,53 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
             progress(share, desc=text)
             yield path, text
 
-    running = start.click(
+    follow_event = start.click(
         follow, [video, checkpoint, smooth], [result, status], preprocess=False, api_visibility="private", **queue
     )
-    stop.click(lambda: "Stopped.", None, status, cancels=running, api_visibility="private")
+    stop.click(lambda: "Stopped.", None, status, cancels=follow_event, api_visibility="private")
 
 
-def follow_video(find, file: Path, smooth: bool) -> Iterator[tuple[float, str, str | None]]:
-    """Writes a video with its faces followed and drawn, and tells how far it is.
+def follow_video(pipe, file: Path, smooth: bool) -> Iterator[tuple[float, str, str | None]]:
+    """Follows the faces of a video, draws them on it, and reports the progress.
 
-    A file that is no video is removed within seconds, and what was written at once if it is stopped.
+    A file that is no video is removed within seconds. If the iterator is closed early, the output is removed at once.
 
     Args:
-        find: the pipeline.
+        pipe: the pipeline.
         file: the upload.
         smooth: whether to filter the landmarks against jitter.
 
     Yields:
-        The share that is done, in [0, 1], a line for the visitor, and at last the path of the MP4.
+        The finished share in [0, 1], a line for the visitor, and the path of the MP4, None before the end.
 
     Raises:
-        ValueError: if the file is no video, or one beyond the limits of `video.py`.
+        ValueError: if the file is no video, or exceeds the limits of `video.py`.
     """
-    track, in_frame = find.tracker(smooth=smooth), 0
+    track, num_faces = pipe.tracker(smooth=smooth), 0
     target = new_file("landmarks.mp4")
 
     def annotate(frame, seconds):
-        nonlocal in_frame
+        nonlocal num_faces
         faces = track(frame, seconds)
-        in_frame = len(faces)
-        return find.draw(frame, faces, scale=1, by_confidence=True)
+        num_faces = len(faces)
+        return pipe.draw(frame, faces, scale=1, by_confidence=True)
 
-    began = reported = time.monotonic()
+    start_time = report_time = time.monotonic()
     try:
-        for done in annotate_video(file, target, annotate):
-            if time.monotonic() - reported >= REPORT_EVERY:
-                reported = time.monotonic()
-                yield done.share, f"{done.frames} frames so far, {_count(in_frame)} in the last.", None
+        for progress in annotate_video(file, target, annotate):
+            if time.monotonic() - report_time >= REPORT_SECONDS:
+                report_time = time.monotonic()
+                yield progress.share, f"{progress.frames} frames so far, {_count(num_faces)} in the last.", None
     except ValueError as error:
         discard(file)
-        raise ValueError(f"This file cannot be followed: {error}") from error
+        raise ValueError(f"This video cannot be processed: {error}") from error
     finally:
         if not target.exists():
             target.parent.rmdir()
-    rate = done.frames / (time.monotonic() - began)
-    text = f"{done.frames} frames, {done.seconds:.1f} s, worked on at {rate:.0f} frames a second. {done.notice}"
-    yield 1.0, text.strip(), str(target)
+    rate = progress.frames / (time.monotonic() - start_time)
+    text = f"{progress.frames} frames, {progress.seconds:.1f} s, processed at {rate:.0f} frames a second."
+    yield 1.0, f"{text} {progress.notice}".strip(), str(target)
 
 
-def _count(faces: int) -> str:
-    return "1 face" if faces == 1 else f"{faces} faces"
+def _count(num_faces: int) -> str:
+    return "1 face" if num_faces == 1 else f"{num_faces} faces"

@@ -1,4 +1,4 @@
-"""The tab for a webcam: each frame drawn as it comes, the faces followed from frame to frame."""
+"""The tab for a webcam: it follows the faces from frame to frame and draws each frame as it arrives."""
 
 import base64
 import io
@@ -11,29 +11,29 @@ from picker import Picker
 from PIL import Image
 from uploads import read_frame
 
-SECONDS = 120  # after which a stream ends, so that others have their turn
-EVERY = 0.1  # seconds between frames that are sent
-FRAME_SIDE = 640  # pixels, asked of the webcam
+MAX_SECONDS = 120  # after which a stream ends, so that others can use the webcam tab
+FRAME_SECONDS = 0.1  # between frames that the page sends
+FRAME_WIDTH = 640  # pixels, requested from the webcam
 
 
 def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
     """Adds the tab's components and events to the page.
 
     Args:
-        checkpoint: the page's choice among the picker's.
+        checkpoint: the dropdown with the picker's labels.
         queue: `concurrency_limit` and `concurrency_id` of events that use the network.
     """
-    followed = gr.State(time_to_live=600)  # the checkpoint's label, whether smoothed, and the tracker
+    tracker_state = gr.State(time_to_live=600)  # the checkpoint's label, whether smoothed, and the tracker
     gr.Markdown(
         "Allow the webcam, then press Record. Frames go to the server that runs this page, which does not keep them."
-        f" Faces are followed for {SECONDS // 60} minutes at most."
+        f" Faces are followed for {MAX_SECONDS // 60} minutes at most."
     )
     with gr.Row():
         webcam = gr.Image(
             label="Webcam",
             sources=["webcam"],
             streaming=True,
-            webcam_options=gr.WebcamOptions(constraints={"video": {"width": FRAME_SIDE}}),
+            webcam_options=gr.WebcamOptions(constraints={"video": {"width": FRAME_WIDTH}}),
         )
         picture = gr.Image(
             label="Landmarks", interactive=False, streaming=True, buttons=["fullscreen"], elem_id="stream"
@@ -53,10 +53,10 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
 
     webcam.stream(
         follow,
-        [webcam, followed, checkpoint, smooth],
-        [picture, followed],
-        stream_every=EVERY,
-        time_limit=SECONDS,
+        [webcam, tracker_state, checkpoint, smooth],
+        [picture, tracker_state],
+        stream_every=FRAME_SECONDS,
+        time_limit=MAX_SECONDS,
         show_progress="hidden",
         preprocess=False,
         postprocess=False,
@@ -66,7 +66,7 @@ def build(picker: Picker, checkpoint: gr.Dropdown, queue: dict):
 
 
 def _as_value(picture: np.ndarray) -> dict:
-    """A picture as the page takes it, inline: Gradio would leave a file of each frame."""
+    """A picture as an inline JPEG, because Gradio would write a file for each frame."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=90)
     return {"url": f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"}

@@ -211,7 +211,7 @@ def test_output_of_the_command_line_is_read(read):
         ("[" + "[],[]," * 2_000_000 + "[]]", "a.json", "at most 1,000,000 points"),
         (json.dumps([[[0, 0]]] * 100_001), "a.json", "at most 100,000 faces"),
         ("1,2\n" * 100_001, "a.csv", "at most 100,000 faces"),
-        ("x0,y0\n1,2\n1,2,3\n", "a.csv", "a.csv: line 3 must have 2 cells as the first, but got 3"),
+        ("x0,y0\n1,2\n1,2,3\n", "a.csv", "a.csv: line 3 must have 2 cells as the first row, but got 3"),
         ("x0,y0\n", "a.csv", "a header alone"),
         ("x0,y0\n1,two\n", "a.csv", "line 2, column 2 must be a number, but got 'two'"),
         ("hello\nworld\n", "a.csv", "line 1 must be cells separated by comma, semicolon or tab, but got 'hello'"),

@@ -42,7 +42,7 @@ class TestList:
             read_checkpoints(["# nothing"], tmp_path)
 
     def test_two_of_one_name_are_refused(self, folder):
-        with pytest.raises(ValueError, match="names of their own, but got three twice"):
+        with pytest.raises(ValueError, match="different names, but got three twice"):
             read_checkpoints(["three", str(folder)], folder.parent)
 
 
@@ -134,5 +134,5 @@ class TestCards:
             (folder / "README.md").write_text(card)
         checkpoint = Checkpoint("three", str(folder))
         text = describe(Picker([checkpoint]).load("three"), checkpoint)
-        assert "3 landmarks" in text and "Its card tells no results." in text
+        assert "3 landmarks" in text and "Its model card lists no results." in text
         assert ("Licence of the weights: mit" in text) == (card is not None and "mit" in card)

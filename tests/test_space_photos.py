@@ -115,14 +115,14 @@ class TestFaces:
 
     def test_the_slider_hides_found_faces_and_no_given_ones(self):
         found = [{"score": 0.9}, {"score": 0.5}, {"score": 0.2, "given": True}]
-        assert faces.shown(found, 0.55) == [found[0], found[2]]
+        assert faces.filter_faces(found, 0.55) == [found[0], found[2]]
 
     def test_a_box_set_anew_replaces_the_face_there(self):
         def face(x0, x1):
             return {"box": {"xmin": x0, "ymin": 0, "xmax": x1, "ymax": 100}}
 
-        assert faces.with_faces([face(0, 100), face(300, 400)], [face(10, 105)]) == [face(300, 400), face(10, 105)]
-        assert len(faces.with_faces([face(0, 100)], [face(80, 180)])) == 2
+        assert faces.merge_faces([face(0, 100), face(300, 400)], [face(10, 105)]) == [face(300, 400), face(10, 105)]
+        assert len(faces.merge_faces([face(0, 100)], [face(80, 180)])) == 2
 
     def test_points_go_to_the_picture_and_back(self):
         view = faces.View(left=10, top=20, scale=2)
@@ -137,4 +137,4 @@ class TestFaces:
         assert "given" not in faces.as_json(given) and "1.2345" in faces.as_json(given)
 
     def test_no_face_in_a_cup(self, find):
-        assert faces.shown(faces.find_faces(find, coffee()), faces.MIN_SCORE) == []
+        assert faces.filter_faces(faces.find_faces(find, coffee()), faces.MIN_SCORE) == []

@@ -156,7 +156,7 @@ class TestHostileFiles:
         videos = {"text.mp4": b"no video", "empty.webm": b"", "photo.mov": photo.read_bytes(), "list.mp4": playlist}
         for name, data in videos.items():
             (tmp_path / name).write_bytes(data)
-            with pytest.raises(AppError, match="This file cannot be followed"):
+            with pytest.raises(AppError, match="This video cannot be processed"):
                 client.predict(handle_file(tmp_path / name), api_name="/track")
         time.sleep(GONE_AFTER)
         assert uploads(demo[1]) == before

@@ -1,6 +1,6 @@
-"""The metric's Space: two files of landmarks in; NME, failure rate, AUC and the curve of errors out.
+"""The metric's Space: it takes two files of landmarks, and returns NME, failure rate, AUC and the error curve.
 
-`python app.py` serves it on 127.0.0.1; on a Space, Gradio's own environment variables say where.
+`python app.py` serves it on 127.0.0.1. On a Space, Gradio's environment variables set the address.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from score_plots import COLORS, draw_ced, draw_landmarks
 from score_report import CSS, report
 
 EXAMPLES = Path(__file__).resolve().parent / "examples"
-SECONDS_KEPT = 3600  # what visitors upload and what is drawn for them
+FILE_AGE_SECONDS = 3600  # after which uploads and plots are removed
 NORMALIZERS = [
-    ("customary for the points", "auto"),
+    ("the usual one for this number of points", "auto"),
     ("inter-ocular: outer eye corners (29, 68, 98 points)", "inter-ocular"),
     ("inter-pupil (29, 68, 98 points)", "inter-pupil"),
     ("box around the points: √(width × height)", "box"),
     ("box around the points: diagonal", "diagonal"),
-    ("two points of your own", "two points"),
+    ("distance between two points of your choice", "two points"),
 ]
 INTRODUCTION = """
 # Score facial landmarks
@@ -32,11 +32,11 @@ Two files, **predictions** and **references**, give the normalised mean error (N
 curve (AUC) and the cumulative error distribution (CED). Several files of predictions are compared.
 """
 FORMATS = """
-Faces and points count from 0, x comes before y, in any unit as long as both files share it. References may lack
-points; predictions may not. Faces are matched by `image_id` where both files have one, and then all must be in both;
-else by order. At most 50 MB and a million points a file, in UTF-8.
+Faces and points are counted from 0, and x comes before y. Any unit will do, if both files use the same. References may
+lack points; predictions may not. If both files have an `image_id`, faces are matched by it, and each face must be in
+both files. Otherwise they are matched by order. A file has at most 50 MB and a million points, in UTF-8.
 
-**CSV**, a face a row. The header and `image_id` may be left out; a cell is empty where a point is not annotated.
+**CSV**, one face a row. The header and `image_id` are optional; a cell is empty where a point is not annotated.
 
 ```
 image_id,x0,y0,x1,y1,x2,y2
@@ -44,15 +44,15 @@ anna.jpg,31.5,40,62.5,41,47,58.2
 ben.jpg,30,38.1,,,45.5,57
 ```
 
-**JSON**, a list of faces, or a dict of them by `image_id`; `null` is a point that is not annotated.
+**JSON**, a list of faces, or a dict of faces by `image_id`. `null` is a point that is not annotated.
 
 ```
 {"anna.jpg": [[31.5, 40], [62.5, 41], [47, 58.2]],
  "ben.jpg":  [[30, 38.1], null, [45.5, 57]]}
 ```
 
-What the landmark pipeline and `python -m modeling_mtld.detect` write is read too: for each photo
-`{"landmarks": [{"x": …, "y": …}, …]}`, also in a list of its one face, and with an `"image_id"` beside.
+The JSON of the landmark pipeline and of `python -m modeling_mtld.detect` works too: for each photo
+`{"landmarks": [{"x": …, "y": …}, …]}`, optionally in a list of one face and with an `"image_id"`.
 """
 SAVE = """(scores) => {
   const link = document.createElement("a");
@@ -76,7 +76,7 @@ def score(
     """Scores predicted facial landmarks against annotated ones.
 
     Args:
-        predictions: files of predicted landmarks, .csv or .json, each of which is scored
+        predictions: files of predicted landmarks, .csv or .json; each file is scored
         references: file of annotated landmarks, .csv or .json
         normalizer: what errors are divided by: auto, inter-ocular, inter-pupil, box, diagonal or two points
         first_point: number of the first of the two points, from 0
@@ -98,25 +98,24 @@ def score(
 
 
 def _score(predictions, references, normalizer, points, *percents) -> dict:
-    given = {"predictions": predictions, "references": references}
-    if missing := " and of ".join(name for name, files in given.items() if not files):
-        raise ValueError(f"a file of {missing} must be given, but there is none")
+    inputs = {"predictions": predictions, "references": references}
+    if names := " and of ".join(name for name, files in inputs.items() if not files):
+        raise ValueError(f"a file of {names} must be given, but there is none")
     if len(predictions) > len(COLORS):
         raise ValueError(f"at most {len(COLORS)} files of predictions can be compared, but got {len(predictions)}")
     thresholds = [percent / 100 if percent else None for percent in percents]
     truth = read_faces(*references)
-    return score_faces(
-        _told_apart([read_faces(*file) for file in predictions]), truth, normalizer, points, *thresholds
-    )
+    files = _number_duplicates([read_faces(*file) for file in predictions])
+    return score_faces(files, truth, normalizer, points, *thresholds)
 
 
-def _told_apart(files: list[Faces]) -> list[Faces]:
-    """The same, those of one name numbered."""
+def _number_duplicates(files: list[Faces]) -> list[Faces]:
+    """Appends a number to the names of files whose name has occurred before."""
     names = [file.name for file in files]
-    count = [names[: index + 1].count(name) for index, name in enumerate(names)]
+    counts = [names[: index + 1].count(name) for index, name in enumerate(names)]
     return [
         Faces(f"{file.name} ({number})", file.points, file.ids) if number > 1 else file
-        for file, number in zip(files, count)
+        for file, number in zip(files, counts)
     ]
 
 
@@ -125,8 +124,8 @@ def load_example() -> tuple[list[str], str]:
 
 
 def build() -> gr.Blocks:
-    """The page, to be launched with `launch_options`."""
-    with GuardedBlocks(title="NME", analytics_enabled=False, delete_cache=(600, SECONDS_KEPT)) as page:
+    """Builds the page, to be launched with `launch_options`."""
+    with GuardedBlocks(title="NME", analytics_enabled=False, delete_cache=(600, FILE_AGE_SECONDS)) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -149,7 +148,7 @@ def _inputs() -> tuple[list, gr.Button]:
     references = LandmarkFiles(file_types=kinds, label="References", height=140)
     example = gr.Button("Load the example files", size="sm")
     normalizer = gr.Dropdown(NORMALIZERS, value="auto", label="Normaliser: errors are divided by")
-    with gr.Row(visible=False) as own:
+    with gr.Row(visible=False) as point_row:
         points = [
             gr.Number(number, precision=0, label=f"{place} point", minimum=0, min_width=100)
             for number, place in enumerate(("First", "Second"))
@@ -160,7 +159,7 @@ def _inputs() -> tuple[list, gr.Button]:
             for label in ("Fails above, %", "AUC ends at, %")
         ]
     normalizer.change(
-        lambda kind: gr.Row(visible=kind == "two points"), normalizer, own, api_visibility="private", queue=False
+        lambda kind: gr.Row(visible=kind == "two points"), normalizer, point_row, api_visibility="private", queue=False
     )
     return [predictions, references, normalizer, *points, *thresholds], example
 
@@ -178,7 +177,7 @@ def _outputs() -> list:
 
 
 def launch_options() -> dict:
-    """What `launch` needs; all that the page loads comes from its own server, fonts too."""
+    """Arguments of `launch`. The page loads nothing from other hosts, fonts included."""
     return {
         "show_error": True,
         "max_file_size": MAX_BYTES,
@@ -193,8 +192,8 @@ def launch_options() -> dict:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Serves the metric's page on 127.0.0.1.")
-    parser.add_argument("--port", type=int, help="default: the first that is free from 7860 on")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # on either, Gradio deletes its files
+    parser.add_argument("--port", type=int, help="default: the first free port from 7860 on")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as with Ctrl-C, so that Gradio deletes its files
     try:
         build().launch(server_port=parser.parse_args().port, **launch_options())
     except OSError as error:  # no free port

@@ -1,4 +1,4 @@
-"""Scores of files of landmarks: which prediction belongs to which face, and what errors are divided by."""
+"""Scores files of landmarks: it matches predictions with references and computes the normalisers of the errors."""
 
 import numpy as np
 from landmark_files import Faces, is_number_or_none, shorten
@@ -8,8 +8,8 @@ from nme import compute_nme
 INTER_OCULAR = {68: ((36,), (45,)), 98: ((60,), (72,)), 29: ((8,), (9,))}
 INTER_PUPIL = {68: (range(36, 42), range(42, 48)), 98: ((96,), (97,)), 29: ((16,), (17,))}
 NORMALIZERS = ("auto", "inter-ocular", "inter-pupil", "box", "diagonal", "two points")
-NAMED_IN_MESSAGE = 5
-MIN_LENGTH = 1e-6  # of a normaliser, in any sensible unit
+MAX_IDS_IN_MESSAGE = 5
+MIN_LENGTH = 1e-6  # of a normaliser, in units of the file; a shorter one is taken for 0
 
 
 def score_faces(
@@ -23,42 +23,42 @@ def score_faces(
     """Scores each of `predictions` against `references`.
 
     Args:
-        predictions: their faces are matched with the references' by id where both have ids, else by order.
-        references: their NaN are points that do not count.
+        predictions: matched with the references by id if both have ids, else by order.
+        references: their points that are NaN do not count.
         normalizer: one of NORMALIZERS. "auto" is inter-ocular where that is defined for K points, else box.
         points: numbers of the two points, counted from 0, where `normalizer` is "two points".
-        failure_threshold, auc_threshold: fractions; None is what is customary, 0.08 for 68 points, else 0.10.
+        failure_threshold, auc_threshold: fractions; None is 0.08 for 68 points, else 0.10.
 
     Returns:
-        What JSON can hold, fractions and not percent: `references` (its name), `faces` N, `points` K, `normalizer`
-        (its kind), `normalizer_description`, both thresholds, `results`, `image_ids` (N or None) and `normalizers`
-        (N lengths). `results` has for each of `predictions` a dict of `predictions` (its name), `matched_by`
-        ("image_id" or "order"), `nme`, `failure_rate`, `auc`, `median`, `per_landmark` (K, None where never
-        annotated) and `per_face` (N, in the order of the references).
+        A dict that JSON can hold, in fractions, not percent: `references` (its name), `faces` N, `points` K,
+        `normalizer` (its kind), `normalizer_description`, both thresholds, `results`, `image_ids` (N or None) and
+        `normalizers` (N lengths). `results` has for each of `predictions` a dict of `predictions` (its name),
+        `matched_by` ("image_id" or "order"), `nme`, `failure_rate`, `auc`, `median`, `per_landmark` (K, None where
+        never annotated) and `per_face` (N, in the order of the references).
 
     Raises:
         ValueError: if faces or points do not match, a predicted point is missing, a face has no annotated point or no
-            normaliser, or an option is none; in one line that names file and face.
+            normaliser, or an option is invalid. The message is one line with the file and the face.
     """
-    faces, landmarks = references.points.shape[:2]
+    num_faces, num_landmarks = references.points.shape[:2]
     _check_annotated(references)
     if normalizer not in NORMALIZERS:
         raise ValueError(f"normalizer must be one of {', '.join(NORMALIZERS)}, but got {shorten(repr(normalizer))}")
-    normalizer = _customary(landmarks) if normalizer == "auto" else normalizer
+    normalizer = _default_normalizer(num_landmarks) if normalizer == "auto" else normalizer
     lengths, description = _normalizers(references, normalizer, points)
-    customary = 0.08 if landmarks == 68 else 0.10
+    default_threshold = 0.08 if num_landmarks == 68 else 0.10
     thresholds = {
-        "failure_threshold": _threshold("failure_threshold", failure_threshold, customary),
-        "auc_threshold": _threshold("auc_threshold", auc_threshold, customary),
+        "failure_threshold": _threshold("failure_threshold", failure_threshold, default_threshold),
+        "auc_threshold": _threshold("auc_threshold", auc_threshold, default_threshold),
     }
     return {
         "references": references.name,
-        "faces": faces,
-        "points": landmarks,
+        "faces": num_faces,
+        "points": num_landmarks,
         "normalizer": normalizer,
         "normalizer_description": description,
         **thresholds,
-        "results": [_score(found, references, lengths, thresholds) for found in predictions],
+        "results": [_score(faces, references, lengths, thresholds) for faces in predictions],
         "image_ids": None if references.ids is None else list(references.ids),
         "normalizers": lengths.tolist(),
     }
@@ -66,8 +66,9 @@ def score_faces(
 
 def _score(predictions: Faces, references: Faces, lengths: np.ndarray, thresholds: dict) -> dict:
     by_id = predictions.ids is not None and references.ids is not None
-    found = predictions.points[_order(predictions, references) if by_id else _same_order(predictions, references)]
-    scores = compute_nme(found, references.points, lengths, **thresholds, per_landmark=True, per_face=True)
+    order = _order_by_id(predictions, references) if by_id else _same_order(predictions, references)
+    points = predictions.points[order]
+    scores = compute_nme(points, references.points, lengths, **thresholds, per_landmark=True, per_face=True)
     return {
         "predictions": predictions.name,
         "matched_by": "image_id" if by_id else "order",
@@ -78,18 +79,19 @@ def _score(predictions: Faces, references: Faces, lengths: np.ndarray, threshold
     }
 
 
-def _order(predictions: Faces, references: Faces) -> list[int]:
-    """Where the references' faces are among the predictions. A face that one of them lacks must not be dropped."""
-    for some, others in ((predictions, references), (references, predictions)):
-        there = set(some.ids)
-        missing = [name for name in others.ids if name not in there]
-        if missing:
-            named = ", ".join(repr(shorten(name)) for name in missing[:NAMED_IN_MESSAGE])
-            more = f" and {len(missing) - NAMED_IN_MESSAGE} more" if len(missing) > NAMED_IN_MESSAGE else ""
-            raise ValueError(f"{some.name} must have each face of {others.name}, but lacks {named}{more}")
+def _order_by_id(predictions: Faces, references: Faces) -> list[int]:
+    """The index of each reference among the predictions. A face without a match is an error, it is not dropped."""
+    for faces, others in ((predictions, references), (references, predictions)):
+        ids = set(faces.ids)
+        missing_ids = [name for name in others.ids if name not in ids]
+        if missing_ids:
+            names = ", ".join(repr(shorten(name)) for name in missing_ids[:MAX_IDS_IN_MESSAGE])
+            num_more = len(missing_ids) - MAX_IDS_IN_MESSAGE
+            more = f" and {num_more} more" if num_more > 0 else ""
+            raise ValueError(f"{faces.name} must have each face of {others.name}, but lacks {names}{more}")
     _check_predictions(predictions, references)
-    place = {name: index for index, name in enumerate(predictions.ids)}
-    return [place[name] for name in references.ids]
+    indices = {name: index for index, name in enumerate(predictions.ids)}
+    return [indices[name] for name in references.ids]
 
 
 def _same_order(predictions: Faces, references: Faces) -> slice:
@@ -103,30 +105,32 @@ def _same_order(predictions: Faces, references: Faces) -> slice:
 
 
 def _check_predictions(predictions: Faces, references: Faces):
-    landmarks = references.points.shape[1]
-    if predictions.points.shape[1] != landmarks:
+    num_landmarks = references.points.shape[1]
+    if predictions.points.shape[1] != num_landmarks:
         raise ValueError(
-            f"{predictions.name} must have {landmarks} points a face as {references.name} has, "
+            f"{predictions.name} must have {num_landmarks} points a face as {references.name} has, "
             f"but got {predictions.points.shape[1]}"
         )
-    missing = np.argwhere(np.isnan(predictions.points))
-    if len(missing):
-        face, point, _ = missing[0]
-        raise ValueError(f"{predictions.name}: {predictions.face(face)} must have each point, but lacks point {point}")
+    missing_points = np.argwhere(np.isnan(predictions.points))
+    if len(missing_points):
+        face, point, _ = missing_points[0]
+        name = predictions.face_name(face)
+        raise ValueError(f"{predictions.name}: {name} must have each point, but lacks point {point}")
 
 
 def _check_annotated(references: Faces):
-    empty = np.flatnonzero(np.isnan(references.points).all(axis=(1, 2)))
-    if len(empty):
-        raise ValueError(f"{references.name}: {references.face(empty[0])} must have an annotated point, but has none")
+    empty_faces = np.flatnonzero(np.isnan(references.points).all(axis=(1, 2)))
+    if len(empty_faces):
+        name = references.face_name(empty_faces[0])
+        raise ValueError(f"{references.name}: {name} must have an annotated point, but has none")
 
 
-def _customary(landmarks: int) -> str:
-    return "inter-ocular" if landmarks in INTER_OCULAR else "box"
+def _default_normalizer(num_landmarks: int) -> str:
+    return "inter-ocular" if num_landmarks in INTER_OCULAR else "box"
 
 
 def _normalizers(references: Faces, kind: str, points: tuple) -> tuple[np.ndarray, str]:
-    """One length (N,) a face, and what it is."""
+    """The length of each face (N,) that errors are divided by, and its description."""
     if kind in ("box", "diagonal"):
         low, high = np.nanmin(references.points, axis=1), np.nanmax(references.points, axis=1)
         sides = high - low
@@ -137,41 +141,41 @@ def _normalizers(references: Faces, kind: str, points: tuple) -> tuple[np.ndarra
         ends = _ends(kind, points, references.points.shape[1])
         one, other = (references.points[:, list(end)].mean(axis=1) for end in ends)
         lengths = np.linalg.norm(one - other, axis=1)
-        description = f"the {'' if kind == 'two points' else kind + ' '}distance between {_words(ends)}"
-    bad = np.flatnonzero(~(lengths > MIN_LENGTH))
-    if len(bad):
-        length = lengths[bad[0]]
-        found = "points that are not annotated" if np.isnan(length) else f"{length:g}"
-        place = f"{references.name}: {references.face(bad[0])}"
-        raise ValueError(f"{place} must have a normaliser ({description}), but got {found}")
+        description = f"the {'' if kind == 'two points' else kind + ' '}distance between {_describe_ends(ends)}"
+    bad_faces = np.flatnonzero(~(lengths > MIN_LENGTH))
+    if len(bad_faces):
+        length = lengths[bad_faces[0]]
+        value = "points that are not annotated" if np.isnan(length) else f"{length:g}"
+        place = f"{references.name}: {references.face_name(bad_faces[0])}"
+        raise ValueError(f"{place} must have a normaliser ({description}), but got {value}")
     return lengths, description
 
 
-def _ends(kind: str, points: tuple, landmarks: int) -> tuple:
+def _ends(kind: str, points: tuple, num_landmarks: int) -> tuple:
     if kind == "two points":
         for number in points:
-            if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < landmarks:
-                found = shorten(repr(number))
-                raise ValueError(f"the two points must be numbers from 0 to {landmarks - 1}, but got {found}")
+            if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < num_landmarks:
+                value = shorten(repr(number))
+                raise ValueError(f"the two points must be numbers from 0 to {num_landmarks - 1}, but got {value}")
         return tuple((number,) for number in points)
     table = {"inter-ocular": INTER_OCULAR, "inter-pupil": INTER_PUPIL}[kind]
-    if landmarks not in table:
+    if num_landmarks not in table:
         raise ValueError(
             f"the {kind} distance must be that of {', '.join(map(str, sorted(table)))} points a face, "
-            f"but got {landmarks}; choose another normaliser"
+            f"but got {num_landmarks}; choose another normaliser"
         )
-    return table[landmarks]
+    return table[num_landmarks]
 
 
-def _words(ends) -> str:
+def _describe_ends(ends) -> str:
     if len(ends[0]) == 1:
         return f"points {ends[0][0]} and {ends[1][0]}"
     return "the means of points " + " and ".join(f"{end[0]} to {end[-1]}" for end in ends)
 
 
-def _threshold(name: str, value: float | None, customary: float) -> float:
+def _threshold(name: str, value: float | None, default: float) -> float:
     if value is None:
-        return customary
+        return default
     if not is_number_or_none(value):
         raise ValueError(f"{name} must be a number, but got {shorten(repr(value))}")
     if not 0 < value <= 1:

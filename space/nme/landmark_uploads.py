@@ -1,4 +1,4 @@
-"""What visitors send: uploads, by the names they gave them, and how whatever else a request holds is refused."""
+"""Uploads of visitors with their file names, and the checks that refuse any other input of a request."""
 
 import inspect
 import os
@@ -14,15 +14,15 @@ from landmark_files import is_number_or_none, shorten
 
 
 def refusal(message) -> gr.Error:
-    """The error that shows `message` in the page; Gradio takes it for HTML."""
+    """The error that shows `message` in the page, escaped, because Gradio shows it as HTML."""
     return gr.Error(escape(str(message), quote=False), duration=20, print_exception=False)
 
 
 class GuardedBlocks(gr.Blocks):
-    """Blocks that refuse, before Gradio looks at it, what a crafted request holds in place of uploads and numbers.
+    """Blocks that check the inputs of a request before Gradio uses them: files must be uploads, numbers numbers.
 
-    Of any input Gradio takes whatever looks like a file: it would fetch an address, answer with its own folder's path,
-    and list a folder for removal, which then ends the removal of all files with an error.
+    Gradio takes any input that looks like a file. From a crafted request it would fetch an address, return the path of
+    its own folder, or list a folder for removal, which makes the removal of all files fail.
     """
 
     def validate_inputs(self, block_fn, inputs: list):
@@ -39,16 +39,16 @@ def _check_file(file: dict):
         raise refusal(f"{name} must be uploaded, but got an address")
     path = os.path.abspath(path)
     if not os.path.isfile(path) or not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-        raise refusal(f"{name} must be an upload, but is none or not here any more; upload it again")
+        raise refusal(f"{name} must be an upload that is still here; upload it again")
 
 
 class Upload(NamedTuple):
     path: str
-    name: str  # the visitor's
+    name: str  # as the visitor calls the file
 
 
 class _NoStubs(type(gr.File)):
-    """Gradio's own metaclass would write a .pyi beside this file."""
+    """Replaces Gradio's metaclass, which would write a .pyi beside this file."""
 
     def __new__(cls, name, bases, attributes):
         return ABCMeta.__new__(cls, name, bases, attributes)

@@ -1,15 +1,15 @@
 """Normalised mean error of facial landmarks, its failure rate and the area under its cumulative error curve."""
 
-# One import a line: `evaluate` looks for them line by line with a regular expression.
+# One import a line, because `evaluate` finds them by a regular expression for single lines.
 import datasets
 import evaluate
 import numpy as np
 
 _DESCRIPTION = """
 Scores facial landmarks. The error of a face is the mean distance between predicted and annotated points, divided by
-the face's normaliser (the distance between the outer eye corners, or the size of the face box). Reported are its mean
-over the faces (NME), the share of faces above a threshold (failure rate), and the area under the cumulative error
-curve (AUC). All of them are fractions: multiply by 100 for the percent of published tables.
+the face's normaliser (the distance between the outer eye corners, or the size of the face box). The results are its
+mean over the faces (NME), the share of faces above a threshold (failure rate), and the area under the cumulative error
+curve (AUC). All are fractions: multiply by 100 for the percent of published tables.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -89,19 +89,19 @@ def compute_nme(
     failure_threshold = _threshold("failure_threshold", failure_threshold)
     auc_threshold = _threshold("auc_threshold", auc_threshold)
     errors = _point_errors(predictions, references, normalizers)
-    faces = np.nanmean(errors, axis=1)
+    face_errors = np.nanmean(errors, axis=1)
     # The empirical curve is a step of 1 / N at each face's error e, which adds (t - e) / N to the area up to t.
     scores = {
-        "nme": float(faces.mean()),
-        "failure_rate": float((faces > failure_threshold).mean()),
-        "auc": float(np.clip(1 - faces / auc_threshold, 0, None).mean()),
+        "nme": float(face_errors.mean()),
+        "failure_rate": float((face_errors > failure_threshold).mean()),
+        "auc": float(np.clip(1 - face_errors / auc_threshold, 0, None).mean()),
     }
     if per_landmark:
         counts = (~np.isnan(errors)).sum(axis=0)
         sums = np.nansum(errors, axis=0)
         scores["per_landmark"] = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0).tolist()
     if per_face:
-        scores["per_face"] = faces.tolist()
+        scores["per_face"] = face_errors.tolist()
     return scores
 
 
@@ -114,19 +114,21 @@ def _point_errors(predictions, references, normalizers) -> np.ndarray:
             f"predictions must have the shape of references {references.shape}, but got {predictions.shape}"
         )
     normalizers = _normalizers(normalizers, len(references))
-    bad = np.argwhere(~np.isfinite(predictions))
-    if len(bad):
-        face, point, axis = bad[0]
+    bad_indices = np.argwhere(~np.isfinite(predictions))
+    if len(bad_indices):
+        face, point, axis = bad_indices[0]
         raise ValueError(
             f"predictions must be finite, but got {predictions[face, point, axis]} at face {face}, point {point}"
         )
-    bad = np.argwhere(np.isinf(references))
-    if len(bad):
-        raise ValueError(f"references must be finite or NaN, but got inf at face {bad[0, 0]}, point {bad[0, 1]}")
+    bad_indices = np.argwhere(np.isinf(references))
+    if len(bad_indices):
+        face, point, _ = bad_indices[0]
+        raise ValueError(f"references must be finite or NaN, but got inf at face {face}, point {point}")
     errors = np.linalg.norm(predictions - references, axis=-1) / normalizers[:, None]
-    empty = np.flatnonzero(np.isnan(errors).all(axis=1))
-    if len(empty):
-        raise ValueError(f"references must have an annotated point in each face, but got only NaN for face {empty[0]}")
+    empty_faces = np.flatnonzero(np.isnan(errors).all(axis=1))
+    if len(empty_faces):
+        face = empty_faces[0]
+        raise ValueError(f"references must have an annotated point in each face, but got only NaN for face {face}")
     return errors
 
 
@@ -137,13 +139,14 @@ def _points(name: str, values) -> np.ndarray:
     return array
 
 
-def _normalizers(values, faces: int) -> np.ndarray:
-    array = _float64("normalizers", values, f"({faces},)")
-    if array.shape != (faces,):
-        raise ValueError(f"normalizers must be one number a face, shape ({faces},), but got shape {array.shape}")
-    bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
-    if len(bad):
-        raise ValueError(f"normalizers must be positive and finite, but got {array[bad[0]]} for face {bad[0]}")
+def _normalizers(values, num_faces: int) -> np.ndarray:
+    array = _float64("normalizers", values, f"({num_faces},)")
+    if array.shape != (num_faces,):
+        raise ValueError(f"normalizers must be one number a face, shape ({num_faces},), but got shape {array.shape}")
+    bad_faces = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
+    if len(bad_faces):
+        face = bad_faces[0]
+        raise ValueError(f"normalizers must be positive and finite, but got {array[face]} for face {face}")
     return array
 
 

@@ -1,4 +1,4 @@
-"""Scores as HTML."""
+"""The scores as an HTML report."""
 
 from html import escape
 
@@ -6,7 +6,7 @@ import numpy as np
 from landmark_files import shorten
 from score_plots import COLORS
 
-WORST_SHOWN = 10
+NUM_WORST_FACES = 10
 CSS = """
 .report .scroll {overflow-x: auto;}
 .report table, .report tr {border: 0 !important;}
@@ -29,21 +29,23 @@ CSS = """
 def report(scores: dict) -> str:
     """HTML of the main numbers, in percent, and of the faces with the largest errors."""
     results = scores["results"]
-    fails, ends = (100 * scores[f"{name}_threshold"] for name in ("failure", "auc"))
+    failure_percent, auc_percent = (100 * scores[f"{name}_threshold"] for name in ("failure", "auc"))
     keys = [f'<span class="key" style="background:{color}"></span>' for color in COLORS]
     names = [key + escape(result["predictions"]) for key, result in zip(keys, results)]
-    kinds = ("nme", "failure_rate", "auc", "median")
-    rows = [[name, *(f"{100 * result[kind]:.2f}" for kind in kinds)] for name, result in zip(names, results)]
+    metrics = ("nme", "failure_rate", "auc", "median")
+    rows = [[name, *(f"{100 * result[metric]:.2f}" for metric in metrics)] for name, result in zip(names, results)]
     errors = np.array([result["per_face"] for result in results])
-    worst = np.argsort(-errors.max(axis=0), kind="stable")[:WORST_SHOWN]
+    worst_faces = np.argsort(-errors.max(axis=0), kind="stable")[:NUM_WORST_FACES]
     ids = scores["image_ids"] or range(scores["faces"])
-    worst_rows = [[escape(shorten(ids[face])), *(f"{100 * error:.2f}" for error in errors[:, face])] for face in worst]
-    matched = " and ".join(sorted({result["matched_by"] for result in results}))
+    worst_rows = [
+        [escape(shorten(ids[face])), *(f"{100 * error:.2f}" for error in errors[:, face])] for face in worst_faces
+    ]
+    match_keys = " and ".join(sorted({result["matched_by"] for result in results}))
     return (
         '<div class="report"><h3>Scores in %</h3>'
-        f"<p>{scores['faces']} faces of {scores['points']} points, matched by {matched}. "
+        f"<p>{scores['faces']} faces of {scores['points']} points, matched by {match_keys}. "
         f"Errors are divided by <b>{escape(scores['normalizer_description'])}</b>.</p>"
-        + _table(["Predictions", "NME", f"FR at {fails:g}", f"AUC at {ends:g}", "Median"], rows)
+        + _table(["Predictions", "NME", f"FR at {failure_percent:g}", f"AUC at {auc_percent:g}", "Median"], rows)
         + "<details><summary>Faces with the largest errors</summary>"
         + _table(["Face", *(names if len(names) > 1 else ["Error"])], worst_rows)
         + "</details></div>"
@@ -51,7 +53,7 @@ def report(scores: dict) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    """Of HTML already escaped."""
+    """An HTML table of cells that are escaped already."""
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
