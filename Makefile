@@ -24,7 +24,7 @@ help:
 $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV): PyTorch with its CUDA libraries takes about 6 GB and two minutes. This happens once."
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[demo,dev]'
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[demo,dev,export]'
 	@touch $@
 
 detect: $(STAMP)
@@ -42,7 +42,7 @@ test-common: $(STAMP)
 	@$(VENV)/bin/python -m pytest tests/common -rs --no-fold-skipped $(ARGS)
 
 test-browser: $(STAMP)
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[demo,dev,browser]'
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[demo,dev,export,browser]'
 	@$(VENV)/bin/python -m pytest tests/browser $(ARGS)
 
 quality: $(STAMP)

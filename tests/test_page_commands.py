@@ -3,6 +3,8 @@
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import datasets
@@ -20,7 +22,9 @@ import train_accelerate
 from dataset_scripts import BENCHMARKS
 from dataset_scripts.__main__ import main as look_at_data
 from dataset_scripts.face_builder import face_features
-from modeling_mtld import detect
+from modeling_mtld import detect, export
+from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 from training_mtld.tables import __main__ as tables
 from training_mtld.tables import runs as table_runs
@@ -82,6 +86,8 @@ def workplace(tmp_path_factory):
         Image.fromarray(astronaut()).save(folder / photo)
     (folder / "300w_validation.txt").write_text("train/0.png\n")
     (folder / "space").symlink_to(ROOT / "space")
+    MTLDForFacialLandmarkDetection(MTLDConfig(backbone="test_resnet", image_size=64)).save_pretrained(folder / "tiny")
+    MTLDImageProcessor(size=64).save_pretrained(folder / "tiny")
     weights = {name: value.contiguous() for name, value in timm.create_model(TINY["backbone"]).state_dict().items()}
     save_file(weights, folder / "resnet18_partial_imagenet.safetensors")
     return folder
@@ -124,6 +130,10 @@ def run_command(command: str, monkeypatch):
         train(words[words.index("train_accelerate.py") + 1 :])
     elif words[:3] == ["python", "-m", "dataset_scripts"]:
         assert look_at_data(words[3:]) == 0
+    elif words[:3] == ["python", "-m", "modeling_mtld.export"]:
+        assert export.main([*words[3:], "--model", "tiny"]) == 0
+    elif words[0] == "python" and words[1].startswith("outputs/"):
+        subprocess.run([sys.executable, *words[1:]], check=True)
     elif words[:3] == ["python", "-m", "training_mtld.tables"]:
         make_tables(words[3:], monkeypatch)
     elif words[:2] == ["make", "detect"]:

@@ -54,6 +54,6 @@ def test_it_has_all_that_its_commands_need(installed):
     assert len(face["landmarks"]) == 68 and face["score"] > 0.7
     assert sorted(path.suffix for path in (installed.parent / "out").iterdir()) == [".json", ".png"]
     assert nme == pytest.approx(0.1 * 2**0.5)
-    assert commands == dict.fromkeys(["mtld-detect", "mtld-data", "mtld-train", "mtld-tables"], True)
+    assert commands == dict.fromkeys(["mtld-detect", "mtld-export", "mtld-data", "mtld-train", "mtld-tables"], True)
     assert all(place.startswith(str(installed)) for place in places)
     assert {path.name.removesuffix(".exe") for path in (installed / "bin").iterdir()} >= commands.keys()
