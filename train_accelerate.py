@@ -13,8 +13,8 @@ training_mtld.tables` runs whole tables.
 
 Checkpoints are written at ends of epochs, every five minutes by default (--save_minutes, --save_epochs, --save_steps);
 a training that was interrupted goes on with the same command and `--resume_from_checkpoint latest`. SIGTERM and Ctrl-C
-write one more and end the training. The
-model of the last epoch is written to --output_dir with its card, and its scores to evaluation/ there.
+write one more and end the training. The model of the last epoch is written to --output_dir with its card, and its
+scores to evaluation/ there.
 
 `accelerate launch` in place of `python` brings several processes, GPUs and machines; `accelerate config` asks what
 there is. On wrong input this script prints one line and exits with status 2, after SIGTERM with 143; `accelerate
@@ -42,15 +42,15 @@ from modeling_mtld.loss_mtld import ItemCounts, count_items
 from modeling_mtld.model_card_mtld import Stage, read_stages
 from modeling_mtld.quiet import quiet_libraries
 from training_mtld import checkpoints, data, models, optimization, publishing, tracking
-from training_mtld.checkpoints import Progress, Stopped, StopSignal
+from training_mtld.checkpoints import Progress, StopSignal, TrainingStopped
 from training_mtld.evaluation import report, scoring
-from training_mtld.evaluation.scoring import Scored
+from training_mtld.evaluation.scoring import EvaluationSet
 from training_mtld.options import parse_args
 
 
 @dataclasses.dataclass
 class Training:
-    """What the loop needs of one training; all prepared for this process."""
+    """The objects of a training, prepared for this process."""
 
     args: object
     accelerator: Accelerator
@@ -62,7 +62,7 @@ class Training:
     loader: torch.utils.data.DataLoader
     progress: Progress
     stop: StopSignal
-    stage: Stage  # what the model card tells of it
+    stage: Stage  # the record of the training for the model card
 
     @property
     def result(self) -> torch.nn.Module:
@@ -106,13 +106,13 @@ def build_training(
     schedule = optimization.Schedule(optimizer, args, updates and updates * args.epochs)
     model, optimizer = accelerator.prepare(model, optimizer)
     progress = Progress()
-    kept = [progress, schedule, *([average] if average else [])]
-    accelerator.register_for_checkpointing(*kept)  # not prepared: they step by update, whatever the processes
+    states = [progress, schedule, *([average] if average else [])]
+    accelerator.register_for_checkpointing(*states)  # not prepared, as they step once an update
     return Training(args, accelerator, model, optimizer, schedule, average, faces, loader, progress, stop, stage)
 
 
 def train_epoch(training: Training, folder: Path) -> dict[str, float]:
-    """One pass over the faces, or what is left of it. Returns means of the loss and its terms, speed and memory."""
+    """One pass over the faces, or its rest. Returns means of the loss and its terms, speed and memory."""
     args, accelerator, progress = training.args, training.accelerator, training.progress
     optimization.set_training(training.network, args)
     start, first = time.perf_counter(), progress.update
@@ -125,20 +125,20 @@ def train_epoch(training: Training, folder: Path) -> dict[str, float]:
         disable=not accelerator.is_main_process,
     ) as bar:
         for batches in bar:
-            # What is drawn depends on the update alone, so that an interruption changes nothing.
+            # The random state depends on the update alone, so that an interruption changes nothing.
             key = np.random.SeedSequence((args.seed, progress.epoch, progress.update)).generate_state(1)
             set_seed(int(key[0]), device_specific=True)
             progress.add(train_update(training, batches))
             speed = effective_batch(training) * (progress.update - first) / (time.perf_counter() - start)
             facts = tracking.facts_of_step(accelerator.device, training.optimizer, speed)
-            bar.set_postfix(tracking.shown(progress.means, facts))
+            bar.set_postfix(tracking.progress_fields(progress.means, facts))
             save_and_stop(training, folder)
     return progress.means | facts
 
 
 def updates_of_epoch(training: Training):
-    """The batches of each update that is left of the epoch: --gradient_accumulation_steps of them, or at the end of a
-    stream fewer."""
+    """The batches of each remaining update of the epoch: --gradient_accumulation_steps of them, or fewer at the end of
+    a stream."""
     accelerator, progress, loader = training.accelerator, training.progress, training.loader
     steps = accelerator.gradient_accumulation_steps
     training.faces.set_epoch(progress.epoch)
@@ -150,7 +150,7 @@ def updates_of_epoch(training: Training):
         loader.set_epoch(progress.epoch)
     batches = iter(loader)
     yield from itertools.islice(iter(lambda: list(itertools.islice(batches, steps)), []), left)
-    for _ in batches:  # to the end, where accelerate lets go of the loader
+    for _ in batches:  # to the end, where accelerate releases the loader
         pass
 
 
@@ -166,18 +166,18 @@ def train_update(training: Training, batches: list[dict]) -> dict[str, float]:
         ValueError: if the loss is not finite.
     """
     args, accelerator, progress = training.args, training.accelerator, training.progress
-    terms, found = add_gradients(training, batches)
+    terms, predictions = add_gradients(training, batches)
     losses = accelerator.reduce(torch.stack(list(terms.values()))).tolist()
     if not np.isfinite(losses).all():
         raise not_finite("loss", losses[0], progress)
     norm = accelerator.clip_grad_norm_(training.model.parameters(), args.max_grad_norm or math.inf)
-    if not torch.isfinite(norm) and accelerator.mixed_precision != "fp16":  # whose scaler leaves such steps out
+    if not torch.isfinite(norm) and accelerator.mixed_precision != "fp16":  # whose gradient scaler skips such steps
         raise not_finite("gradient", norm.item(), progress)
     training.optimizer.step()
     training.optimizer.zero_grad()
-    if not accelerator.optimizer_step_was_skipped:  # as fp16's first ones are
+    if not accelerator.optimizer_step_was_skipped:  # as the first steps of fp16 are
         training.schedule.after("update")
-    follow(training, batches, found)
+    update_averages(training, batches, predictions)
     return dict(zip(terms, losses))
 
 
@@ -189,7 +189,7 @@ def not_finite(what: str, value: float, progress: Progress) -> ValueError:
 
 
 def add_gradients(training: Training, batches: list[dict]) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
-    """Forward and backward of each batch. Returns this process's shares of the losses, and the landmarks found.
+    """Forward and backward of each batch. Returns this process's shares of the losses, and the predicted landmarks.
 
     The losses are divided by the numbers of annotated landmarks and pairs of the whole effective batch, so that it
     does not matter how its faces are spread over processes and steps.
@@ -198,112 +198,113 @@ def add_gradients(training: Training, batches: list[dict]) -> tuple[dict[str, to
     neighbors = training.network.config.num_neighbors
     items = [torch.stack(count_items(batch["labels"], neighbors, batch.get("visibility"))) for batch in batches]
     counts = ItemCounts(*accelerator.reduce(torch.stack(items).sum(dim=0)))
-    # What backward divides by, and what DDP averages over: the counts have it already.
-    num_parts = accelerator.num_processes * accelerator.gradient_accumulation_steps
-    terms, found = {}, []
+    # Cancels the division in `backward` and the average of DDP, as the counts are of the whole effective batch.
+    num_shares = accelerator.num_processes * accelerator.gradient_accumulation_steps
+    terms, predictions = {}, []
     for number, batch in enumerate(batches, 1):
         with contextlib.nullcontext() if number == len(batches) else accelerator.no_sync(model):
             output = model(**batch, num_items_in_batch=counts)
-            accelerator.backward(output.loss * num_parts)
-        found.append(output.landmarks.detach())
+            accelerator.backward(output.loss * num_shares)
+        predictions.append(output.landmarks.detach())
         for name, value in {"loss": output.loss.detach(), **output.loss_dict}.items():
             terms[name] = terms.get(name, 0) + value
-    return terms, found
+    return terms, predictions
 
 
-def follow(training: Training, batches: list[dict], found: list[torch.Tensor]):
-    """What is not learned by gradients: the running mean errors of the confidences, and the average of weights.
+def update_averages(training: Training, batches: list[dict], predictions: list[torch.Tensor]):
+    """Updates the running mean errors of the scale head and the moving average of the weights.
 
     Args:
-        found: the landmarks of each of `batches`.
+        predictions: the landmarks of each batch.
     """
     accelerator, model = training.accelerator, training.network
     if model.config.use_scale_head:
         labels = torch.cat([batch["labels"] for batch in batches])
-        model.scale_head.update_running_error(accelerator.gather(torch.cat(found)), accelerator.gather(labels))
+        model.scale_head.update_running_error(accelerator.gather(torch.cat(predictions)), accelerator.gather(labels))
     if training.average:
         training.average.update(model)
 
 
 def save_and_stop(training: Training, folder: Path):
-    """A checkpoint if --save_steps or a signal wants one. Raises Stopped after a signal to any of the processes."""
+    """Saves a checkpoint by --save_steps or after a signal to any process. Raises TrainingStopped after a signal."""
     args, accelerator, progress = training.args, training.accelerator, training.progress
     if training.stop.number is not None:
         accelerator.set_trigger()
-    stopped = accelerator.check_trigger()
-    if stopped or (args.save_steps and progress.update % args.save_steps == 0):
+    has_signal = accelerator.check_trigger()
+    if has_signal or (args.save_steps and progress.update % args.save_steps == 0):
         checkpoints.save_checkpoint(accelerator, folder, progress, args, training.stage)
-    if stopped:
-        raise Stopped(training.stop.number or signal.SIGTERM)  # another process has it
+    if has_signal:
+        raise TrainingStopped(training.stop.number or signal.SIGTERM)  # SIGTERM if another process has the signal
 
 
-def train(training: Training, scored: list[Scored]):
-    """All epochs that are left, with checkpoints, scores and pictures at their intervals."""
+def train(training: Training, eval_sets: list[EvaluationSet]):
+    """The remaining epochs, with checkpoints, scores and pictures at their intervals."""
     args, accelerator, progress = training.args, training.accelerator, training.progress
     folder = Path(args.output_dir) / "checkpoints"
-    due = checkpoints.Due(args)
+    must_save = checkpoints.CheckpointTimer(args)
     while progress.epoch < args.epochs:
         log = train_epoch(training, folder)
         training.schedule.after("epoch")
         progress.next_epoch()
         accelerator.log(log, step=progress.epoch)
-        if due(accelerator, progress.epoch):
+        if must_save(accelerator, progress.epoch):
             checkpoints.save_checkpoint(accelerator, folder, progress, args, training.stage)
         if progress.epoch == args.epochs:
             break
         if args.eval_every and progress.epoch % args.eval_every == 0:
             scoring.share_buffers(accelerator, training.result)
-            for one in scored:
-                scores = one.evaluate(one.predict(accelerator, training.result))
-                tracking.log_scores(accelerator, scores, one.args, progress.epoch)
+            for eval_set in eval_sets:
+                scores = eval_set.evaluate(eval_set.predict(accelerator, training.result))
+                tracking.log_scores(accelerator, scores, eval_set.args, progress.epoch)
         if args.picture_every and progress.epoch % args.picture_every == 0:
-            for one in scored:
-                tracking.log_picture(accelerator, training.result, one, progress.epoch)
+            for eval_set in eval_sets:
+                tracking.log_picture(accelerator, training.result, eval_set, progress.epoch)
 
 
-def finish(training: Training, processor, scored: list[Scored], former: list[Stage]):
-    """Saves the model, scores what was saved, and saves it again with its scores on the card; publishes it."""
+def finish(training: Training, processor, eval_sets: list[EvaluationSet], former: list[Stage]):
+    """Saves the model, scores it, saves it again with the scores on its card, and publishes it."""
     args, accelerator, model = training.args, training.accelerator, training.result
     scoring.share_buffers(accelerator, model)
     publishing.round_weights(model)
-    # Already here: a stream may yet break off.
+    # Before scoring, which can fail, as on a broken stream.
     publishing.save_model(accelerator, model, processor, args, [*former, training.stage])
-    found = []
-    for one in scored:
-        faces = one.predict(accelerator, model)
-        scores = one.evaluate(faces)
-        tracking.log_scores(accelerator, scores, one.args, args.epochs)
+    evaluations = []
+    for eval_set in eval_sets:
+        predictions = eval_set.predict(accelerator, model)
+        scores = eval_set.evaluate(predictions)
+        tracking.log_scores(accelerator, scores, eval_set.args, args.epochs)
         if args.picture_every:
-            tracking.log_picture(accelerator, model, one, args.epochs)
-        found.append((one, faces, scores))
-    results = {one.args.benchmark.name: scoring.card_results(scores, one.args) for one, _, scores in found}
+            tracking.log_picture(accelerator, model, eval_set, args.epochs)
+        evaluations.append((eval_set, predictions, scores))
+    results = {one.args.benchmark.name: scoring.card_results(scores, one.args) for one, _, scores in evaluations}
     stage = training.stage.with_results(results)
     publishing.save_model(accelerator, model, processor, args, [*former, stage])
     if accelerator.is_main_process:
-        for one, faces, scores in found:
-            written = scoring.build_report(accelerator, one, scores, args.output_dir)
-            scoring.write_evaluation(one.folder(Path(args.output_dir) / "evaluation"), written, faces, one)
-            report.show_report(written)
+        for eval_set, predictions, scores in evaluations:
+            contents = scoring.build_report(accelerator, eval_set, scores, args.output_dir)
+            folder = eval_set.folder(Path(args.output_dir) / "evaluation")
+            scoring.write_evaluation(folder, contents, predictions, eval_set)
+            report.show_report(contents)
         publishing.push(args)
         tqdm.write(f"{args.output_dir} holds the model of the last epoch, {args.output_dir}/evaluation its scores")
     accelerator.end_training()
 
 
-def score_checkpoint(accelerator: Accelerator, args, model, processor, scored: list[Scored]):
+def score_checkpoint(accelerator: Accelerator, args, model, processor, eval_sets: list[EvaluationSet]):
     """--eval_only: prints the scores, and writes them to --output_dir if there is one."""
     model = accelerator.prepare(model)
-    for one in scored:
-        faces = one.predict(accelerator, model)
-        noise = scoring.measure_box_noise(accelerator, model, one, processor) if args.box_noise else None
-        scores = one.evaluate(faces)
+    for eval_set in eval_sets:
+        predictions = eval_set.predict(accelerator, model)
+        noise = scoring.measure_box_noise(accelerator, model, eval_set, processor) if args.box_noise else None
+        scores = eval_set.evaluate(predictions)
         if not accelerator.is_main_process:
             continue
-        written = scoring.build_report(accelerator, one, scores, args.model_name_or_path)
+        contents = scoring.build_report(accelerator, eval_set, scores, args.model_name_or_path)
         if noise:
-            written["box_noise"] = noise
-        report.show_report(written)
+            contents["box_noise"] = noise
+        report.show_report(contents)
         if args.output_dir:
-            scoring.write_evaluation(one.folder(Path(args.output_dir)), written, faces, one)
+            scoring.write_evaluation(eval_set.folder(Path(args.output_dir)), contents, predictions, eval_set)
     accelerator.end_training()
     if args.output_dir and accelerator.is_main_process:
         print(f"{args.output_dir} holds the scores")
@@ -313,14 +314,17 @@ def main(args):
     accelerator = build_accelerator(args)
     logging.basicConfig(level=logging.WARNING if accelerator.is_main_process else logging.ERROR, format="%(message)s")
     set_seed(args.seed)
-    with accelerator.main_process_first():  # which prepares the faces in the cache for the others
+    with accelerator.main_process_first():  # it converts the faces in the cache for the others
         model, new_landmarks = models.build_model(args)
         processor = models.build_processor(args, model.config)
-        loaded = [(part, data.load_scored(part, processor)) for part in data.scored_sets(args)]
+        loaded_sets = [(options, data.load_evaluation(options, processor)) for options in data.sets_to_score(args)]
         faces = None if args.eval_only else data.load_training(args, processor, model.config)
-    scored = [Scored(part, parts, data.scoring_loaders(accelerator, args, parts)) for part, parts in loaded]
+    eval_sets = [
+        EvaluationSet(options, splits, data.scoring_loaders(accelerator, args, splits))
+        for options, splits in loaded_sets
+    ]
     if args.eval_only:
-        score_checkpoint(accelerator, args, model, processor, scored)
+        score_checkpoint(accelerator, args, model, processor, eval_sets)
         return
     publishing.check_repository(args)
     data.set_margins(processor, args, faces, model.config)
@@ -332,8 +336,8 @@ def main(args):
         updates = data.updates_per_epoch(accelerator, args, training.loader)
         tracking.start(accelerator, args, effective_batch(training), updates)
         training.stage = checkpoints.resume(accelerator, args, Path(args.output_dir) / "checkpoints", stage)
-        train(training, scored)
-    finish(training, processor, scored, former)
+        train(training, eval_sets)
+    finish(training, processor, eval_sets, former)
 
 
 def run(argv=None) -> int:
@@ -346,9 +350,9 @@ def run(argv=None) -> int:
     except (ValueError, OSError) as error:
         print(f"train_accelerate.py: {one_line(error)}", file=sys.stderr)
         return 2
-    except Stopped as stopped:
-        print(f"train_accelerate.py: {stopped}", file=sys.stderr)
-        return 128 + stopped.signal
+    except TrainingStopped as error:
+        print(f"train_accelerate.py: {error}", file=sys.stderr)
+        return 128 + error.signal
     except KeyboardInterrupt:
         print("train_accelerate.py: interrupted; --resume_from_checkpoint latest goes on with it", file=sys.stderr)
         return 130
@@ -359,7 +363,7 @@ def run(argv=None) -> int:
 
 def one_line(error: Exception) -> str:
     message = str(error)
-    if "in DataLoader worker process" in message:  # a traceback, with the error itself at its end
+    if "in DataLoader worker process" in message:  # a traceback that ends with the error
         message = message.rpartition(f"{type(error).__name__}: ")[2]
     return " ".join(message.split())
 

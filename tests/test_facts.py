@@ -1,7 +1,7 @@
 import shlex
 import subprocess
 
-from training_mtld.facts import git_commit, library_versions, shown_command
+from training_mtld.facts import command_line, git_commit, library_versions
 
 
 def test_shown_command_can_be_typed_again_and_hides_where_this_machine_keeps_things():
@@ -16,9 +16,9 @@ def test_shown_command_can_be_typed_again_and_hides_where_this_machine_keeps_thi
         "--config",
         "a=1",
     ]
-    assert shown_command(words) == "accelerate launch --data_dir '../my data' --out=out d x --config a=1"
-    assert shlex.split(shown_command(["a", "it's", "$HOME"])) == ["a", "it's", "$HOME"]
-    assert shown_command(["/"]) == "/"
+    assert command_line(words) == "accelerate launch --data_dir '../my data' --out=out d x --config a=1"
+    assert shlex.split(command_line(["a", "it's", "$HOME"])) == ["a", "it's", "$HOME"]
+    assert command_line(["/"]) == "/"
 
 
 def test_versions_of_what_trains():

@@ -13,10 +13,10 @@ from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from training_mtld.evaluation import pictures
 from training_mtld.evaluation.pictures import (
-    ANNOTATED,
+    ANNOTATION_COLOR,
     CAPTION,
     HEADING,
-    PREDICTED,
+    PREDICTION_COLOR,
     TILE,
     compare_fixed_faces,
     draw_comparison,
@@ -93,7 +93,10 @@ def test_both_sets_of_landmarks_are_drawn_with_their_contours():
     predicted = ANNOTATIONS + [0.0, 0.1]
     picture = draw_comparison(GREY, predicted, ANNOTATIONS, list(FOUR.parts.values()), "label")
     assert picture.shape == (TILE + CAPTION, TILE, 3) and picture.dtype == np.uint8
-    for points, colour, other in ((ANNOTATIONS, ANNOTATED, PREDICTED), (predicted, PREDICTED, ANNOTATED)):
+    for points, colour, other in (
+        (ANNOTATIONS, ANNOTATION_COLOR, PREDICTION_COLOR),
+        (predicted, PREDICTION_COLOR, ANNOTATION_COLOR),
+    ):
         for place in (*points, (points[0] + points[1]) / 2, (points[2] + points[3]) / 2):
             assert shows(picture, place, colour) and not shows(picture, place, other)
         assert not shows(picture, (points[0] + points[2]) / 2, colour)
@@ -104,14 +107,14 @@ def test_what_is_not_annotated_is_left_out_with_its_part_of_the_contour():
     annotated = ANNOTATIONS.copy()
     annotated[1] = np.nan
     picture = draw_comparison(GREY, ANNOTATIONS + [0.0, 0.1], annotated, list(FOUR.parts.values()), "")
-    assert shows(picture, ANNOTATIONS[0], ANNOTATED) and shows(picture, ANNOTATIONS[3], ANNOTATED)
+    assert shows(picture, ANNOTATIONS[0], ANNOTATION_COLOR) and shows(picture, ANNOTATIONS[3], ANNOTATION_COLOR)
     for place in (ANNOTATIONS[1], ANNOTATIONS[:2].mean(axis=0)):
-        assert not shows(picture, place, ANNOTATED) and shows(picture, place + [0, 0.1], PREDICTED)
+        assert not shows(picture, place, ANNOTATION_COLOR) and shows(picture, place + [0, 0.1], PREDICTION_COLOR)
 
 
 def test_landmarks_that_agree_both_show():
     picture = draw_comparison(GREY, ANNOTATIONS, ANNOTATIONS, [], "")
-    assert shows(picture, ANNOTATIONS[0], PREDICTED)
+    assert shows(picture, ANNOTATIONS[0], PREDICTION_COLOR)
     x, y = np.rint(ANNOTATIONS[0] * TILE - 0.5).astype(int)
     around = picture[y - 5 : y + 6, x - 5 : x + 6].astype(int)
     assert (around[..., 1] > around[..., 0] + 20).any()  # of the annotated one's rim
@@ -120,8 +123,8 @@ def test_landmarks_that_agree_both_show():
 def test_landmarks_far_outside_do_no_harm():
     wild = np.array([[-9e9, 5.0], [0.5, 1.05], [np.inf, 0.5], [0.5, 0.5]])
     picture = draw_comparison(GREY, wild, ANNOTATIONS, list(FOUR.parts.values()), "")
-    assert shows(picture, (0.5, 0.5), PREDICTED)
-    assert not (picture[TILE + 3 :] == PREDICTED).all(axis=-1).any()  # what lies below the crop is cut off
+    assert shows(picture, (0.5, 0.5), PREDICTION_COLOR)
+    assert not (picture[TILE + 3 :] == PREDICTION_COLOR).all(axis=-1).any()  # what lies below the crop is cut off
 
 
 def test_a_long_label_keeps_within_its_tile():
@@ -140,7 +143,7 @@ def test_grid_has_every_image_once(count, rows, columns):
     below = picture[HEADING:]
     assert [int((below == 100 + index).all(axis=-1).sum()) for index in range(count)] == [30 * 200] * count
     heading = picture[:HEADING]
-    assert all((heading == colour).all(axis=-1).sum() > 100 for colour in (ANNOTATED, PREDICTED))
+    assert all((heading == colour).all(axis=-1).sum() > 100 for colour in (ANNOTATION_COLOR, PREDICTION_COLOR))
 
 
 def test_grid_of_nothing_is_told():
@@ -158,7 +161,7 @@ def test_worst_faces_come_first_and_are_named(labels):
     assert greys_of(picture) == [10 * index for index in expected]
     assert labels == [f"{n}: NME {errors[i]:.2%}  photo {i}" for n, i in enumerate(expected, 1)]
     first = next(tiles_of(picture))
-    assert shows(first, ANNOTATIONS[0], ANNOTATED) and shows(first, ANNOTATIONS[0] + 0.05, PREDICTED)
+    assert shows(first, ANNOTATIONS[0], ANNOTATION_COLOR) and shows(first, ANNOTATIONS[0] + 0.05, PREDICTION_COLOR)
 
 
 def test_fewer_faces_than_asked_for():
@@ -210,7 +213,7 @@ def test_the_same_faces_every_time_spread_over_the_set(labels):
     assert torch.equal(model.batches[0][1], crops[3]["pixel_values"])
     assert labels[1] == "NME 12.50%  photo 3"  # 0.1 of the crop is 1 / 8 of the box
     tile = next(tiles_of(first))
-    assert shows(tile, ANNOTATIONS[3], ANNOTATED) and shows(tile, ANNOTATIONS[3] + [0, 0.1], PREDICTED)
+    assert shows(tile, ANNOTATIONS[3], ANNOTATION_COLOR) and shows(tile, ANNOTATIONS[3] + [0, 0.1], PREDICTION_COLOR)
 
 
 def test_a_set_of_few_faces_and_one_without_its_normalizer(labels):

@@ -7,7 +7,18 @@ from modeling_mtld.model_card_mtld import Stage, TrainingSet, read_stages, write
 from training_mtld import readme
 from training_mtld.evaluation.report import read_report
 from training_mtld.facts import file_fingerprint
-from training_mtld.readme import CHECKPOINTS, PAGES, RESULTS, Results, card_of, figure, loose_figures, outdated, renew
+from training_mtld.readme import (
+    CHECKPOINTS,
+    PAGES,
+    RESULTS,
+    Results,
+    card_of,
+    figure,
+    find_outdated,
+    find_outdated_api,
+    loose_figures,
+    renew,
+)
 
 
 def interval(value):
@@ -125,10 +136,10 @@ def test_code_is_left_as_it_is(results):
         ("<!-- begin table file: -->\n<!-- end table -->", "None.json"),
         (
             "<!-- begin noise file: net -->\n<!-- end noise -->",
-            "the block noise must say what is there",
+            "the block noise must name existing files and keys",
         ),
-        (BLOCK.replace("score: common", "score: all"), "the block scores must say what is there"),
-        (BLOCK.replace("300w, common", "300w, private"), "the block scores must say what is there"),
+        (BLOCK.replace("score: common", "score: all"), "the block scores must name existing files and keys"),
+        (BLOCK.replace("300w, common", "300w, private"), "the block scores must name existing files and keys"),
     ],
 )
 def test_a_block_that_says_nothing_is_an_error(results, text, message):
@@ -167,12 +178,12 @@ def test_pages_that_are_out_of_date_are_told_with_what_they_should_be(tmp_path, 
     write_model_card(checkpoint, config, [STAGE])
     card = (checkpoint / "README.md").read_text()
     page.write_text("<!--=net common nme-->3.42<!--=--> %")
-    assert outdated([page], results.folder, checkpoint.parent) == {}
+    assert find_outdated([page], results.folder, checkpoint.parent) == {}
 
     (checkpoint / "README.md").write_text(card.replace("300W", "another"))
     page.write_text("<!--=net common nme-->3.41<!--=--> %")
     renewed = {page: "<!--=net common nme-->3.42<!--=--> %", checkpoint / "README.md": card}
-    assert outdated([page], results.folder, checkpoint.parent) == renewed
+    assert find_outdated([page], results.folder, checkpoint.parent) == renewed
 
     (checkpoint / "README.md").write_text("somebody's own")
     assert card_of(checkpoint) is None
@@ -183,7 +194,8 @@ def test_the_command_writes_or_only_checks(tmp_path, results, monkeypatch, capsy
     page.write_text("<!--=net common nme-->3.41<!--=--> %")
     found = {page: "<!--=net common nme-->3.42<!--=--> %"}
     monkeypatch.setattr(readme, "ROOT", tmp_path)
-    monkeypatch.setattr(readme, "outdated", lambda: {p: t for p, t in found.items() if p.read_text() != t})
+    monkeypatch.setattr(readme, "find_outdated_api", dict)
+    monkeypatch.setattr(readme, "find_outdated", lambda: {p: t for p, t in found.items() if p.read_text() != t})
     assert readme.main(["--check"]) == 1 and "README.md is out of date" in capsys.readouterr().out
     assert readme.main([]) == 0 and page.read_text() == found[page]
     assert readme.main(["--check"]) == 0
@@ -191,7 +203,7 @@ def test_the_command_writes_or_only_checks(tmp_path, results, monkeypatch, capsy
     def broken():
         raise ValueError("no\nnumber")
 
-    monkeypatch.setattr(readme, "outdated", broken)
+    monkeypatch.setattr(readme, "find_outdated", broken)
     assert readme.main([]) == 2 and capsys.readouterr().err == "readme: no number\n"
 
 
@@ -201,7 +213,7 @@ CHECKPOINT_FOLDERS = sorted(path for path in CHECKPOINTS.glob("*/"))
 
 
 def test_pages_are_what_results_and_records_make_them():
-    pages = [str(path) for path in outdated()]
+    pages = [str(path) for path in find_outdated() | find_outdated_api()]
     assert pages == [], "make style brings them up to date"
 
 

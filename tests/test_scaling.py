@@ -280,7 +280,7 @@ def test_gradients_are_clipped(dolls, tmp_path):
         ({"lr_scheduler": "sawtooth"}, "invalid choice: 'sawtooth'"),
         (
             {"lr_scheduler": "cosine", "decay_epochs": (2,)},
-            "--decay_epochs are of --lr_scheduler steps, but got cosine",
+            "--decay_epochs needs --lr_scheduler steps, but got cosine",
         ),
         ({"lr_scheduler": "cosine", "streaming": ()}, "--lr_scheduler must be steps or constant with --streaming"),
         ({"report_to": "nobody"}, "--report_to must be of the installed .*tensorboard.*, but got nobody"),

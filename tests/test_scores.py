@@ -15,7 +15,7 @@ from training_mtld.evaluation.scores import (
     errors_of,
     face_normalizers,
     face_rows,
-    faces_of,
+    predictions_of,
     score_faces,
     scored_names,
 )
@@ -307,7 +307,7 @@ def test_joined_splits_and_subsets_hold_their_faces(few_resamples):
     assert values["full"] == values["challenging+common"] == pytest.approx(0.072)
     assert values["dark"] == pytest.approx(0.055)
     assert values["blur"] == pytest.approx(0.025)
-    assert errors_of(faces_of(parts, TOY, "dark"), TOY) == pytest.approx([0.01, 0.1])
+    assert errors_of(predictions_of(parts, TOY, "dark"), TOY) == pytest.approx([0.01, 0.1])
 
 
 def test_subset_without_a_face_is_left_out(few_resamples):
@@ -357,8 +357,8 @@ def test_main_normaliser_that_some_faces_lack():
     faces = toy_faces([0.01, 0.02, 0.03])
     faces["labels"][:2, 0] = NAN
     message = (
-        "--normalizer must have its landmarks annotated in every face, but those of inter-ocular are not in 2 of 3 "
-        "faces of common; box and diagonal need none"
+        "--normalizer must have its landmarks annotated in every face, but those of inter-ocular are missing in "
+        "2 of 3 faces of common; box and diagonal need no landmarks"
     )
     with pytest.raises(ValueError, match=message):
         score(faces)

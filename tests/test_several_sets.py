@@ -101,7 +101,7 @@ def test_sets_with_other_points_share_the_parts_that_are_the_same():
 def test_a_name_with_another_flip_partner_is_refused(tmp_path, eyes, capsys):
     other = write_set(tmp_path / "other", EYES, [])
     line = failure(capsys, arguments((eyes, other), tmp_path / "out"))
-    assert "right_eye of other changes places with right_eye in a mirrored face, and in a set before" in line
+    assert "right_eye of other has right_eye as its partner, and in a set before it left_eye" in line
     assert not (tmp_path / "out").exists()
 
 

@@ -13,7 +13,7 @@ import pytest
 from dataset_scripts import BENCHMARKS
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.model_card_mtld import Stage, TrainingSet
-from training_mtld.facts import file_fingerprint, shown_command
+from training_mtld.facts import command_line, file_fingerprint
 from training_mtld.tables import __main__ as tables
 from training_mtld.tables import paper
 from training_mtld.tables import runs as table_runs
@@ -58,7 +58,7 @@ class FakeTraining:
 
     def stage(self, given, arguments):
         return Stage(
-            command=shown_command(["accelerate", "launch", "train_accelerate.py", *arguments]),
+            command=command_line(["accelerate", "launch", "train_accelerate.py", *arguments]),
             datasets=[self.data(*given.dataset)],
             epochs=given.epochs,
             seed=given.seed,
@@ -186,9 +186,9 @@ def test_rows_are_trained_as_the_paper_describes_them(make, training):
 
 
 def test_goes_on_after_a_failure_that_names_the_log(make, training):
-    training.broken["mst-structure"] = TrainingFailed("mst-structure-seed0 failed, x.log tells why: no space left")
+    training.broken["mst-structure"] = TrainingFailed("mst-structure-seed0 failed, see x.log: no space left")
     status, error, folder = make("3")
-    assert status == 1 and error == "tables: mst-structure-seed0 failed, x.log tells why: no space left\n"
+    assert status == 1 and error == "tables: mst-structure-seed0 failed, see x.log: no space left\n"
     assert not (folder / "table3.md").exists()
     del training.broken["mst-structure"], training.calls[:]
     assert make("3")[0] == 0
@@ -343,7 +343,8 @@ def test_tables_1_and_2_leave_what_has_no_data_empty(make, training):
     rows = read(folder, 1)["rows"]
     assert list(rows[0]["cells"]) == ["300w full", "300w common", "300w challenging"]
     text = (folder / "table1.md").read_text()
-    assert "data was not at hand: AFLW and COFW" in text and "| MTLD, the paper | ResNet-50 | 3.20 | 2.75 |" in text
+    assert "Not measured here, without data: AFLW and COFW" in text
+    assert "| MTLD, the paper | ResNet-50 | 3.20 | 2.75 |" in text
     assert list(read(folder, 2)["rows"][2]["cells"]) == [f"wflw {score}" for _, score in paper.TABLE_2_COLUMNS]
     half = read(folder, 2)["rows"][0]["cells"]
     assert half["wflw pose"]["value"] != half["wflw test"]["value"]
@@ -416,7 +417,7 @@ def test_help_teaches(capsys):
     with pytest.raises(SystemExit):
         tables.main(["--help"])
     shown = capsys.readouterr().out
-    for words in ("--data_dir 300w=300w", "-- --image_size 128", "goes on where it stopped", "--validation_list FILE"):
+    for words in ("--data_dir 300w=300w", "-- --image_size 128", "continues after an", "--validation_list FILE"):
         assert words in shown
 
 
@@ -440,7 +441,7 @@ def script(tmp_path, monkeypatch):
 def test_a_failing_training_names_its_log_and_last_line(tmp_path, script):
     script.write_text("import sys; print('epoch 1/3', sys.argv[1]); sys.exit('train: the disk is full')")
     log = tmp_path / "base-seed0.log"
-    with pytest.raises(TrainingFailed, match="base-seed0 failed, .*base-seed0.log tells why: train: the disk is full"):
+    with pytest.raises(TrainingFailed, match="base-seed0 failed, see .*base-seed0.log: train: the disk is full"):
         table_runs.launch(["--epochs"], log, lambda what: None)
     assert "epoch 1/3 --epochs" in log.read_text()
 

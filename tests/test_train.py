@@ -279,10 +279,10 @@ def test_validation_photos_are_held_out_and_scored(data, tmp_path):
     args = parse_args(arguments(data, tmp_path / "out", validation_list=tmp_path / "list.txt"))
     processor = MTLDImageProcessor(size=64)
     train = training_data.load_training(args, processor, MTLDConfig()).members[0].crops
-    scored = training_data.load_scored(args.datasets[0], processor)
-    assert list(scored) == ["validation"]
-    assert sorted(scored["validation"].faces["image_id"][:]) == ["afw/03_1", "afw/07_1"]
-    assert scored["validation"].crop.augmentation is None and train.crop.augmentation is not None
+    splits = training_data.load_evaluation(args.datasets[0], processor)
+    assert list(splits) == ["validation"]
+    assert sorted(splits["validation"].faces["image_id"][:]) == ["afw/03_1", "afw/07_1"]
+    assert splits["validation"].crop.augmentation is None and train.crop.augmentation is not None
     held_in = train.faces["image_id"][:]
     assert len(held_in) == TRAIN_FACES - 2 and not {"afw/03_1", "afw/07_1"} & set(held_in)
 
@@ -325,7 +325,7 @@ def test_interrupt_is_one_line(data, tmp_path, capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_accelerate.data, "load_scored", interrupt)
+    monkeypatch.setattr(train_accelerate.data, "load_evaluation", interrupt)
     assert train_accelerate.run(arguments(data, tmp_path)) == 130
     assert "interrupted" in capsys.readouterr().err.splitlines()[-1]
 

@@ -188,7 +188,7 @@ def test_parts_that_both_have_keep_their_rows(tmp_path, caplog):
         dict(zip(names, net.decoder.layers[1].head.weight.unflatten(0, (-1, 2))))
         for net, names in ((source, old), (model, new))
     ]
-    assert len(same) == 29 and "29 landmarks that both have keep their weights: nose_bridge_0," in caplog.text
+    assert len(same) == 29 and "29 landmarks of the checkpoint keep their weights: nose_bridge_0," in caplog.text
     for name in new:
         before = source.decoder.queries[old.index(name)] if name in old else None
         assert (before is not None and torch.equal(before, queries[name])) == (name in same)

@@ -1,1 +1,1 @@
-"""The parts of training and evaluating MTLD, which `train_accelerate.py` puts together."""
+"""Modules for training and evaluating MTLD, used by `train_accelerate.py`."""

@@ -1,4 +1,4 @@
-"""modeling_mtld/API.md, made from the docstrings of the public classes and functions."""
+"""Generates modeling_mtld/API.md from the docstrings of the public classes and functions."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ from modeling_mtld.tracking_mtld import LandmarkTracker, OneEuroFilter
 
 from .evaluation.scores import METRIC
 
-METHODS = {  # of each class, those that users call
+METHODS = {  # the public methods of each class
     FacialLandmarkDetectionPipeline: ("__call__", "tracker", "draw", "align", "box_around"),
     MTLDImageProcessor: ("preprocess", "post_process_landmark_detection", "box_around"),
     MTLDForFacialLandmarkDetection: ("forward", "set_mean_face", "load_backbone_weights", "save_pretrained"),
@@ -24,7 +24,7 @@ METHODS = {  # of each class, those that users call
     LandmarkTracker: ("__call__", "reset"),
     OneEuroFilter: ("__call__", "reset"),
 }
-RESULTS = (MTLDOutput, Topology)  # which users read and do not make
+RESULTS = (MTLDOutput, Topology)  # classes that users read and do not construct
 HEAD = """# API
 
 What the public classes take and return. This page is made from their docstrings by `python -m training_mtld.readme`.
@@ -35,39 +35,39 @@ ITEM = re.compile(r"(?P<name>[\w*.]+(?:, [\w*.]+)*)(?P<kind> \([^)]*\))?: (?P<te
 
 
 def api_page() -> str:
-    """The whole page as Markdown."""
-    parts = [HEAD]
-    for described, methods in METHODS.items():
-        parts += _entry("##", described.__name__, described)
+    """The page as Markdown."""
+    sections = [HEAD]
+    for public_class, methods in METHODS.items():
+        sections += _entry("##", public_class.__name__, public_class)
         for name in methods:
-            title = described.__name__ if name == "__call__" else f"{described.__name__}.{name}"
-            parts += _entry("###", title + ("(...)" if name == "__call__" else ""), getattr(described, name))
-    parts += _entry("##", "draw_faces", draw_faces)
-    parts += ["## The metric `nme`\n", markdown(evaluate.load(str(METRIC)).inputs_description)]
-    return "\n".join(parts).rstrip() + "\n"
+            title = public_class.__name__ if name == "__call__" else f"{public_class.__name__}.{name}"
+            sections += _entry("###", title + ("(...)" if name == "__call__" else ""), getattr(public_class, name))
+    sections += _entry("##", "draw_faces", draw_faces)
+    sections += ["## The metric `nme`\n", markdown(evaluate.load(str(METRIC)).inputs_description)]
+    return "\n".join(sections).rstrip() + "\n"
 
 
-def _entry(level: str, title: str, described) -> list[str]:
-    call = _call(described)
+def _entry(level: str, title: str, target) -> list[str]:
+    call = _call(target)
     return [
         f"{level} {title}\n",
         *([f"```python\n{call}\n```\n"] if call else []),
-        markdown(inspect.getdoc(described)),
+        markdown(inspect.getdoc(target)),
     ]
 
 
-def _call(described) -> str:
-    """How a function or class is called, without annotations; empty for a class that tells no arguments."""
-    if described is MTLDConfig:
+def _call(target) -> str:
+    """The signature of a function or class without annotations; empty for a class without arguments of its own."""
+    if target is MTLDConfig:
         defaults = (f"    {name}={getattr(MTLDConfig, name)!r}," for name in MTLDConfig.__annotations__)
         return "\n".join(["MTLDConfig(", *(line for line in defaults if "=<" not in line), ")"])
-    if described in RESULTS:
+    if target in RESULTS:
         return ""
-    parameters = inspect.signature(inspect.unwrap(described)).parameters.values()
+    parameters = inspect.signature(inspect.unwrap(target)).parameters.values()
     if all(parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) for parameter in parameters):
         return ""
-    shown = [one.replace(annotation=inspect.Parameter.empty) for one in parameters if one.name != "self"]
-    return f"{described.__name__}{inspect.Signature(shown)}"
+    parameters = [one.replace(annotation=inspect.Parameter.empty) for one in parameters if one.name != "self"]
+    return f"{target.__name__}{inspect.Signature(parameters)}"
 
 
 def markdown(docstring: str) -> str:

@@ -1,4 +1,4 @@
-"""Checkpoints of an unfinished training: written whole or not at all, and read back."""
+"""Checkpoints of an unfinished training: written completely or not at all, and loaded."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from modeling_mtld.model_card_mtld import RECORD, Stage, read_stages
 
 logger = logging.getLogger("train")
 OPTIONS = "options.json"
-# Options that may differ when a training goes on: where things are, and what is written about it.
+# Options that may differ in a resumed training, as they do not affect its weights.
 MAY_DIFFER = {
     *("data_dir", "output_dir", "model_name_or_path", "backbone_checkpoint", "validation_list", "num_workers"),
     *("resume_from_checkpoint", "save_steps", "save_epochs", "save_minutes", "save_total_limit"),
@@ -29,7 +29,7 @@ MAY_DIFFER = {
 
 @dataclasses.dataclass
 class Progress:
-    """How far a training is: whole epochs, and updates of the next one with the sums of their losses so far."""
+    """Progress of a training: the finished epochs, and the updates of the next one with the sums of their losses."""
 
     epoch: int = 0
     update: int = 0
@@ -42,7 +42,7 @@ class Progress:
         self.epoch, self.update, self.totals = state["epoch"], state["update"], dict(state["totals"])
 
     def add(self, losses: Mapping[str, float]):
-        """Counts an update with these losses."""
+        """Adds an update with these losses."""
         self.update += 1
         self.totals = {name: self.totals.get(name, 0) + value for name, value in losses.items()}
 
@@ -55,12 +55,12 @@ class Progress:
 
     @property
     def name(self) -> str:
-        """Of its checkpoint; names sort in the order of training."""
+        """The checkpoint's name; names sort in the order of training."""
         return f"epoch_{self.epoch:04d}" + (f"_update_{self.update:06d}" if self.update else "")
 
 
-class Stopped(Exception):
-    """A training that a signal ended, after its checkpoint was written. `signal` is its number."""
+class TrainingStopped(Exception):
+    """Raised when a signal ended the training, after its checkpoint was written. `signal` is the signal's number."""
 
     def __init__(self, number: int):
         super().__init__(f"stopped by {signal.Signals(number).name}; --resume_from_checkpoint latest goes on with it")
@@ -68,8 +68,8 @@ class Stopped(Exception):
 
 
 class StopSignal:
-    """Inside `with`, notes SIGTERM and Ctrl-C in `number`, so that the training can end after the update at hand; a
-    second one ends it at once."""
+    """Inside `with`, stores SIGTERM and Ctrl-C in `number`, so that the training can end after the current update. A
+    second signal ends it at once."""
 
     number: int | None = None
 
@@ -86,31 +86,31 @@ class StopSignal:
             signal.signal(number, handler)
 
 
-class Due:
-    """Whether the end of an epoch wants a checkpoint, by --save_minutes, --save_epochs, or as it is the last."""
+class CheckpointTimer:
+    """Whether to save a checkpoint at the end of an epoch: by --save_minutes, by --save_epochs, after the last."""
 
     def __init__(self, args):
         self.args, self.last = args, time.monotonic()
 
     def __call__(self, accelerator: Accelerator, epoch: int) -> bool:
-        """epoch: how many are done. Every process gets the same answer."""
+        """Returns the same on every process. epoch: the number of finished epochs."""
         args = self.args
         if time.monotonic() - self.last >= 60 * args.save_minutes:
             accelerator.set_trigger()
-        old = accelerator.check_trigger()
-        due = old or epoch == args.epochs or (args.save_epochs > 0 and epoch % args.save_epochs == 0)
-        if due:
+        is_late = accelerator.check_trigger()
+        must_save = is_late or epoch == args.epochs or (args.save_epochs > 0 and epoch % args.save_epochs == 0)
+        if must_save:
             self.last = time.monotonic()
-        return due
+        return must_save
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, args, stage: Stage):
-    """Everything that --resume_from_checkpoint needs, under a temporary name first; the last ones are kept.
+    """Saves all that --resume_from_checkpoint needs, under a temporary name first, and removes old checkpoints.
 
-    `stage` goes with it as training.json: command, commit, versions and fingerprint of the data.
+    `stage` is saved with it as training.json: command, commit, versions and fingerprint of the data.
 
     Raises:
-        ValueError: if it cannot be written. The checkpoints before it stay.
+        ValueError: if it cannot be written. Earlier checkpoints stay.
     """
     temporary, final = folder / f"tmp_{progress.name}", folder / progress.name
     try:
@@ -118,7 +118,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, 
         if accelerator.is_main_process:
             (temporary / OPTIONS).write_text(json.dumps(fixed_options(accelerator, args), indent=2), encoding="utf-8")
             (temporary / RECORD).write_text(json.dumps([dataclasses.asdict(stage)], indent=2), encoding="utf-8")
-    except Exception as error:  # OSError, and what torch and safetensors make of it
+    except Exception as error:  # OSError, and the errors that torch and safetensors raise in its place
         free = _free_space(folder.parent)
         shutil.rmtree(temporary, ignore_errors=True)
         raise ValueError(
@@ -133,70 +133,74 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, 
 
 
 def _free_space(folder: Path) -> str:
-    """Torch's error of a full disk does not tell of it."""
+    """For the message: torch's error on a full disk does not mention it."""
     try:
         return f", with {shutil.disk_usage(folder).free / 1e6:.0f} MB free there"
     except OSError:
         return ""
 
 
-def _remove_older(folder: Path, kept: int):
-    for other in [*sorted(folder.glob("epoch_*"))[:-kept], *folder.glob("tmp_*")]:  # tmp_*: killed while saving
+def _remove_older(folder: Path, limit: int):
+    for other in [*sorted(folder.glob("epoch_*"))[:-limit], *folder.glob("tmp_*")]:  # tmp_*: killed while saving
         shutil.rmtree(other)
 
 
 def fixed_options(accelerator: Accelerator, args) -> dict:
-    """The options that a training cannot change on its way, as JSON has them."""
+    """The options that a resumed training cannot change, as JSON values."""
     options = {name: value for name, value in vars(args).items() if name not in MAY_DIFFER}
     settings = {"processes": accelerator.num_processes, "precision": accelerator.mixed_precision}
-    settings["dataset"] = [part.benchmark.name for part in args.datasets]  # not where their descriptions lie
-    if args.streaming:  # which the workers share out
+    settings["dataset"] = [set_args.benchmark.name for set_args in args.datasets]  # not the paths of YAML files
+    if args.streaming:  # the order of a stream depends on its workers
         settings["num_workers"] = args.num_workers
     return json.loads(json.dumps(options | settings))
 
 
 def resume(accelerator: Accelerator, args, folder: Path, stage: Stage) -> Stage:
-    """Loads the checkpoint that --resume_from_checkpoint asks for into what is prepared, `Progress` included.
+    """Loads the checkpoint of --resume_from_checkpoint into the prepared objects, `Progress` included.
 
     Returns:
-        `stage`, the record of this training, with what did the part before if that was other code.
+        `stage`, the record of this training, with the earlier commit, setting and versions where they differ.
 
     Raises:
         ValueError: naming the option, if there is no such checkpoint, or it is of another training or other data.
     """
     if args.resume_from_checkpoint is None:
         return stage
-    found = find_checkpoint(args.resume_from_checkpoint, folder)
-    if len(set(gather_object([found and found.name]))) > 1:
+    checkpoint = find_checkpoint(args.resume_from_checkpoint, folder)
+    if len(set(gather_object([checkpoint and checkpoint.name]))) > 1:
         raise ValueError(f"--output_dir must be a folder that all machines share, but {folder} differs among them")
-    if found is None:
+    if checkpoint is None:
         logger.warning("no checkpoint in %s yet: starting from the beginning", folder)
         return stage
-    former = _check_options(accelerator, args, found, stage)
+    former = _check_options(accelerator, args, checkpoint, stage)
     try:
-        accelerator.load_state(found)
+        accelerator.load_state(checkpoint)
     except Exception as error:  # safetensors, pickle and torch each raise their own
         raise ValueError(
-            f"--resume_from_checkpoint must be whole and of a training with the same options, but got {found}: "
+            f"--resume_from_checkpoint must be whole and of a training with the same options, but got {checkpoint}: "
             f"{first_line(error)}"
         ) from error
     return _continued(former, stage)
 
 
-def find_checkpoint(wanted: str, folder: Path) -> Path | None:
-    """The last one in `folder` for "latest" (None where there is none), otherwise that at `wanted`."""
-    if wanted == "latest":
+def find_checkpoint(path: str, folder: Path) -> Path | None:
+    """For "latest" the last checkpoint in `folder`, None if there is none; otherwise the checkpoint at `path`.
+
+    Raises:
+        ValueError: if there is no checkpoint at `path`, or a later one in `folder`.
+    """
+    if path == "latest":
         return max(folder.glob("epoch_*"), default=None)
-    if not (Path(wanted) / OPTIONS).is_file():
-        raise ValueError(f"--resume_from_checkpoint must be a checkpoint's folder or 'latest', but got {wanted}")
+    if not (Path(path) / OPTIONS).is_file():
+        raise ValueError(f"--resume_from_checkpoint must be a checkpoint's folder or 'latest', but got {path}")
     last = max(folder.glob("epoch_*"), default=None)
-    if last and last.name > Path(wanted).resolve().name:  # which would be taken for newer than what follows
-        raise ValueError(f"--output_dir must hold no later checkpoint than {wanted}, but got {last}; take another")
-    return Path(wanted)
+    if last and last.name > Path(path).resolve().name:  # it would count as newer than the checkpoints to come
+        raise ValueError(f"--output_dir must hold no later checkpoint than {path}, but got {last}; take another")
+    return Path(path)
 
 
 def _check_options(accelerator: Accelerator, args, checkpoint: Path, stage: Stage) -> Stage:
-    """The record of a checkpoint. Raises ValueError unless it is of a training with these options and this data."""
+    """The record of a checkpoint. Raises ValueError if its training had other options or other data."""
     try:
         former = json.loads((checkpoint / OPTIONS).read_text(encoding="utf-8"))
         record = read_stages(str(checkpoint))[-1]
@@ -215,7 +219,7 @@ def _check_options(accelerator: Accelerator, args, checkpoint: Path, stage: Stag
 
 
 def _continued(former: Stage, stage: Stage) -> Stage:
-    """The record of a training that other code or libraries began."""
+    """`stage`, with both commits, settings and versions where `former` has others."""
 
     def both(old, new):
         return new if old in (None, new) else f"{old}, then {new}"

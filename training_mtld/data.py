@@ -1,4 +1,4 @@
-"""The faces to train on and to score."""
+"""Loading of the faces to train on and to score."""
 
 import gc
 import itertools
@@ -29,44 +29,44 @@ Mixture = FaceMixture | StreamMixture
 
 
 def load_training(args, processor, config) -> Mixture:
-    """The augmented faces of --train_split of each --dataset, less those of its --validation_list, as inputs of a
+    """The augmented faces of --train_split of each --dataset, without those of its --validation_list, as inputs of a
     network with the `MTLDConfig` `config`.
 
     Raises:
-        ValueError: if a set has none, or as `load_faces` and `select_images`.
+        ValueError: if a set has no faces, and where `load_faces` and `select_images` raise it.
     """
-    members = [_member(part, processor, config) for part in args.datasets]
+    members = [_member(set_args, processor, config) for set_args in args.datasets]
     options = config.num_landmarks, config.use_visibility_head, args.seed
     if not args.streaming:
         return FaceMixture(members, *options)
-    sizes = [part.benchmark.splits.get(part.train_split) for part in args.datasets]
+    sizes = [set_args.benchmark.splits.get(set_args.train_split) for set_args in args.datasets]
     return StreamMixture(members, *options, sizes if all(sizes) else None)
 
 
-def _member(part, processor, config) -> Member:
-    faces = _load(part, part.train_split, "training", keep=False)
-    if part.streaming:
-        faces = faces.shuffle(seed=part.seed, buffer_size=SHUFFLE_BUFFER)
-    augmentation, flip_epochs = Augmentation(**dict(part.augmentation)), part.epochs - part.no_flip_epochs
-    crops = FaceStream if part.streaming else FaceCrops
-    dataset_id = None
+def _member(set_args, processor, config) -> Member:
+    faces = _load(set_args, set_args.train_split, "training", keep=False)
+    if set_args.streaming:
+        faces = faces.shuffle(seed=set_args.seed, buffer_size=SHUFFLE_BUFFER)
+    augmentation, flip_epochs = Augmentation(**dict(set_args.augmentation)), set_args.epochs - set_args.no_flip_epochs
+    crops = FaceStream if set_args.streaming else FaceCrops
+    dataset_id, name = None, set_args.benchmark.name
     if config.datasets:
-        dataset_id = config.datasets.index(part.benchmark.name) if part.benchmark.name in config.datasets else -1
+        dataset_id = config.datasets.index(name) if name in config.datasets else -1
     return Member(
-        crops(faces, processor, part.benchmark, augmentation, part.seed, flip_epochs),
-        find_topology(config, topology_of(config, part.benchmark)).landmarks,
+        crops(faces, processor, set_args.benchmark, augmentation, set_args.seed, flip_epochs),
+        find_topology(config, topology_of(config, set_args.benchmark)).landmarks,
         dataset_id,
-        part.weight,
+        set_args.weight,
     )
 
 
 def set_margins(processor, args, mixture: Mixture, config):
-    """Tells `processor` how the boxes of each set lie around the landmarks. Of sets with the same landmarks, the first
-    tells; topologies that none of the sets has keep what they have."""
+    """Sets the `box_margins` of `processor` to those of the sets' boxes around their landmarks. Of sets with the same
+    landmarks the first counts. Topologies of other sets keep their margins."""
     topologies = dict(processor.topologies or {})
-    for part, member in reversed(list(zip(args.datasets, mixture.members, strict=True))):
-        processor.box_margins = box_margins(member.crops.faces, part.benchmark)
-        name = topology_of(config, part.benchmark)
+    for set_args, member in reversed(list(zip(args.datasets, mixture.members, strict=True))):
+        processor.box_margins = box_margins(member.crops.faces, set_args.benchmark)
+        name = topology_of(config, set_args.benchmark)
         if name is not None:
             indices = find_topology(config, name).landmarks
             topologies[name] = {"landmarks": indices, "box_margins": processor.box_margins}
@@ -74,105 +74,107 @@ def set_margins(processor, args, mixture: Mixture, config):
 
 
 def joint_mean_face(args, mixture: Mixture, names: Sequence[str]) -> torch.Tensor:
-    """Mean landmarks of the crops of all sets (of streams: of their first), (K, 2) float32 fractions of the crop.
+    """Mean landmarks of the crops of all sets (of streams: the first crops), (K, 2) float32 fractions of the crop.
 
     Args:
         names: of all K landmarks of the network.
 
     Raises:
-        ValueError: naming a landmark that none of them has.
+        ValueError: if no set has annotated one of the landmarks, with its name.
     """
     total, count = np.zeros((len(names), 2)), np.zeros((len(names), 1), dtype=int)
-    for part, member in zip(args.datasets, mixture.members, strict=True):
+    for set_args, member in zip(args.datasets, mixture.members, strict=True):
         places = slice(None) if member.landmarks is None else member.landmarks
-        for whole, own in zip((total, count), landmark_sums(member.crops.faces, part.benchmark)):
-            whole[places] += own
+        set_total, set_count = landmark_sums(member.crops.faces, set_args.benchmark)
+        total[places] += set_total
+        count[places] += set_count
     return mean_of_sums(total, count, names)
 
 
-def scored_sets(args) -> list:
-    """Those of `args.datasets` that are scored. One that has neither what is asked for nor a test or validation split
-    is left out, with a warning where another is scored.
+def sets_to_score(args) -> list:
+    """The entries of `args.datasets` to score. A set without requested splits and without a test or validation split
+    is left out, with a warning if another set is scored.
 
     Raises:
-        ValueError: if none is scored, or a set cannot be opened.
+        ValueError: if no set is left, or a set cannot be opened.
     """
-    candidates = [part for part in args.datasets if part.is_scored]
-    scored = [part for part in candidates if requested_splits(part)]
-    for part in candidates:
-        if part not in scored:
-            options = "--eval_splits or --validation_list" if part.is_alone else "--validation_list"
-            names = ", ".join(split_names(open_faces(part.benchmark, part.data_dir)))
+    candidates = [set_args for set_args in args.datasets if set_args.is_scored]
+    sets = [set_args for set_args in candidates if requested_splits(set_args)]
+    for set_args in candidates:
+        if set_args not in sets:
+            options = "--eval_splits or --validation_list" if set_args.is_alone else "--validation_list"
+            names = ", ".join(split_names(open_faces(set_args.benchmark, set_args.data_dir)))
             reason = (
-                f"{options} must tell what to score: {part.data_dir} has {names}, but no {part.benchmark.test_split} "
-                "and no validation"
+                f"{options} must tell what to score: {set_args.data_dir} has {names}, but no "
+                f"{set_args.benchmark.test_split} and no validation"
             )
-            if not scored:
+            if not sets:
                 raise ValueError(reason)
-            logger.warning("%s is not scored: %s", part.benchmark.title, reason)
-    return scored
+            logger.warning("%s is not scored: %s", set_args.benchmark.title, reason)
+    return sets
 
 
-def load_scored(part, processor) -> dict[str, Crops]:
-    """The faces of each split that --eval_splits are made of, or of "validation" if there is a --validation_list.
+def load_evaluation(set_args, processor) -> dict[str, Crops]:
+    """The crops of each split in --eval_splits, or with a --validation_list those of "validation".
 
     Args:
-        part: of `args.datasets`.
+        set_args: an entry of `args.datasets`.
 
     Raises:
-        ValueError: if one has none, or cannot be scored by --normalizer, or as `load_faces` and `select_images`.
+        ValueError: if a split has no faces or cannot be scored by --normalizer, and where `load_faces` and
+            `select_images` raise it.
     """
-    parts = {}
-    for name in split_parts(part):
-        faces = _load(part, part.train_split if part.validation_list else name, name, keep=True)
-        if not part.streaming:
-            check_normalizer(faces, name, part)
-        parts[name] = (FaceStream if part.streaming else FaceCrops)(faces, processor, part.benchmark)
-    return parts
+    splits = {}
+    for name in splits_to_load(set_args):
+        faces = _load(set_args, set_args.train_split if set_args.validation_list else name, name, keep=True)
+        if not set_args.streaming:
+            check_normalizer(faces, name, set_args)
+        splits[name] = (FaceStream if set_args.streaming else FaceCrops)(faces, processor, set_args.benchmark)
+    return splits
 
 
 def _load(args, split: str, name: str, keep: bool):
     faces = load_faces(args.benchmark, args.data_dir, split, streaming=args.streaming)
     if args.validation_list:
         faces = select_images(faces, args.validation_list, keep=keep)
-    # Only a list can leave a stream without faces; to look costs it seconds.
+    # A stream has no faces only if a list leaves none; the check takes seconds on a stream.
     if (args.validation_list or not args.streaming) and next(iter(faces.select_columns("image_id")), None) is None:
         raise ValueError(f"{args.data_dir} must have faces for {name}, but these options leave none")
     return faces
 
 
 def requested_splits(args) -> list[str]:
-    """What is asked for: --validation_list, --eval_splits or by default the test split, with what it is part of."""
+    """The splits and subsets to score: "validation" with a --validation_list, else --eval_splits or the default."""
     if args.validation_list:
         return ["validation"]
     return args.eval_splits or default_splits(args)
 
 
 def default_splits(args) -> list[str]:
-    """The test split, and those that it makes up a subset with, such as 300W's full; else validation; else none."""
+    """The test split and the splits that form a subset with it, such as 300W's full; else validation; else none."""
     names = split_names(open_faces(args.benchmark, args.data_dir))
     test = args.benchmark.test_split
     if test in names:
-        made_up = [subset.splits.split("+") for subset in args.benchmark.subsets.values()]
-        together = [splits for splits in made_up if test in splits and set(splits) <= set(names)]
-        return list(dict.fromkeys([test, *itertools.chain(*together)]))
+        subsets = [subset.splits.split("+") for subset in args.benchmark.subsets.values()]
+        with_test = [splits for splits in subsets if test in splits and set(splits) <= set(names)]
+        return list(dict.fromkeys([test, *itertools.chain(*with_test)]))
     return ["validation"] if "validation" in names else []
 
 
-def split_parts(args) -> list[str]:
-    """The splits that have to be loaded, each once, for `requested_splits`."""
+def splits_to_load(args) -> list[str]:
+    """The splits that `requested_splits` consist of, each once."""
     subsets = args.benchmark.subsets
     expressions = [subsets[name].splits if name in subsets else name for name in requested_splits(args)]
-    return list(dict.fromkeys(part.strip() for expression in expressions for part in expression.split("+")))
+    return list(dict.fromkeys(split.strip() for expression in expressions for split in expression.split("+")))
 
 
-def names_to_score(args, parts: Mapping[str, object]) -> list[str]:
-    """The requested splits and subsets, and every named subset of the loaded ones."""
-    return scored_names(args.benchmark, requested_splits(args), list(parts))
+def names_to_score(args, splits: Mapping[str, object]) -> list[str]:
+    """The requested splits and subsets, and every subset that consists of loaded splits."""
+    return scored_names(args.benchmark, requested_splits(args), list(splits))
 
 
 def check_normalizer(faces, name: str, args):
-    """Looks before a training whether `faces` can be scored after it. Raises ValueError if not."""
+    """Raises ValueError before a training if `faces` cannot be scored after it."""
     kind = args.normalizer or args.benchmark.default_normalizer
     faces = faces.select_columns(["landmarks", "landmark_box", "box"]).with_format("numpy")
     boxes = np.array([args.benchmark.box_to_crop(face) for face in faces])
@@ -180,7 +182,7 @@ def check_normalizer(faces, name: str, args):
 
 
 def loader_options(args) -> dict:
-    """What all loaders share. Their workers leave signals to the training, which ends after its checkpoint."""
+    """Options of all loaders. Their workers ignore signals: the training handles them and saves a checkpoint first."""
     return {"batch_size": args.batch_size, "num_workers": args.num_workers, "worker_init_fn": _ignore_signals}
 
 
@@ -190,33 +192,34 @@ def _ignore_signals(worker: int):
 
 
 def end_workers(others: Collection[multiprocessing.Process]):
-    """Ends those of loaders that were broken off. They do not mind SIGTERM, and Python would wait for them at exit.
+    """Ends the workers of loaders that were not read to the end. They ignore SIGTERM, and Python would wait for them
+    at exit.
 
     Args:
-        others: child processes that were there before the training, and stay.
+        others: child processes from before the training, which are left alone.
     """
-    gc.collect()  # what is not in use any more ends its own
+    gc.collect()  # loaders without references end their own workers
     if workers := [child for child in multiprocessing.active_children() if child not in others]:
-        former = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's raises an error for each
+        former = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises an error for each worker
         for worker in workers:
             worker.kill()
             worker.join()
         signal.signal(signal.SIGCHLD, former)
 
 
-def training_loader(accelerator: Accelerator, args, faces: Mixture) -> DataLoader:
-    """Faces in a new order each epoch; a stream is shuffled already. The rest of an epoch that fills no update is left
-    out, unless it is all there is."""
-    options = loader_options(args) | {"persistent_workers": args.num_workers > 0}  # not started anew for each epoch
+def training_loader(accelerator: Accelerator, args, mixture: Mixture) -> DataLoader:
+    """Batches in a new order each epoch; a stream is shuffled already. The last faces of an epoch, if too few for a
+    batch, are left out unless there are no others."""
+    options = loader_options(args) | {"persistent_workers": args.num_workers > 0}  # not restarted at each epoch
     if not args.streaming:
-        options |= {"shuffle": True, "drop_last": len(faces) >= args.batch_size * accelerator.num_processes}
-    return accelerator.prepare(DataLoader(faces, **options))
+        options |= {"shuffle": True, "drop_last": len(mixture) >= args.batch_size * accelerator.num_processes}
+    return accelerator.prepare(DataLoader(mixture, **options))
 
 
-def scoring_loaders(accelerator: Accelerator, args, parts: Mapping[str, Crops]) -> dict[str, DataLoader]:
-    return {name: accelerator.prepare(DataLoader(faces, **loader_options(args))) for name, faces in parts.items()}
+def scoring_loaders(accelerator: Accelerator, args, splits: Mapping[str, Crops]) -> dict[str, DataLoader]:
+    return {name: accelerator.prepare(DataLoader(crops, **loader_options(args))) for name, crops in splits.items()}
 
 
 def updates_per_epoch(accelerator: Accelerator, args, loader: DataLoader) -> int | None:
-    """None of a stream, which does not tell."""
+    """None for a stream, whose length is not known."""
     return None if args.streaming else max(1, len(loader) // accelerator.gradient_accumulation_steps)

@@ -1,4 +1,4 @@
-"""What a training or an evaluation tells about itself: its command, libraries, commit and data."""
+"""Records of a training or an evaluation: its command, libraries, commit and data."""
 
 import hashlib
 import shlex
@@ -14,12 +14,12 @@ from accelerate import Accelerator
 LIBRARIES = ("torch", "transformers", "timm", "accelerate")
 
 
-def shown_command(arguments: Sequence[str]) -> str:
-    """The command as typed, quoted for a shell. Of absolute paths the last part alone: the rest is of one machine."""
-    return shlex.join(map(_without_place, arguments))
+def command_line(arguments: Sequence[str]) -> str:
+    """The command as typed, quoted for a shell. Absolute paths are cut to their last part, as the rest is local."""
+    return shlex.join(map(_without_folder, arguments))
 
 
-def _without_place(argument: str) -> str:
+def _without_folder(argument: str) -> str:
     option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     return option + equals + ((Path(value).name or value) if value.startswith(("/", "~")) else value)
 
@@ -29,7 +29,7 @@ def library_versions() -> dict[str, str]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit checked out in `folder`, and whether files differ from it; None where there is no git."""
+    """The commit checked out in `folder`, and whether files differ from it; None without git."""
 
     def git(*arguments):
         return subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=True).stdout
@@ -42,13 +42,13 @@ def git_commit(folder: Path) -> str | None:
 
 
 def data_fingerprint(faces: datasets.Dataset) -> str:
-    """Of the faces' names, landmarks and photo files, in their order: equal where the same data was read.
+    """A hash of the faces' names, landmarks and photo files, in their order: equal for the same data.
 
     Args:
-        faces: as `load_faces` gives them, not streamed.
+        faces: from `load_faces`, not streamed.
 
     Returns:
-        The first 16 digits of a BLAKE2 hash. Where the faces lie, and in which form, does not matter.
+        The first 16 digits of a BLAKE2 hash. It does not depend on the folder or the file format of the faces.
     """
     digest = hashlib.blake2b()
     columns = faces.select_columns(["image", "landmarks", "image_id"])
@@ -61,7 +61,7 @@ def data_fingerprint(faces: datasets.Dataset) -> str:
 
 
 def file_fingerprint(path: Path) -> str:
-    """SHA-256 of a file, as the Hub shows it for weights."""
+    """SHA-256 of a file, which the Hub shows for weights."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

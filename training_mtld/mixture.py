@@ -17,10 +17,10 @@ class Member:
     """A data set of a mixture.
 
     Attributes:
-        crops: its faces, augmented.
-        landmarks: places of its landmarks among those of the network; None where they are all of it.
-        dataset_id: place in `MTLDConfig.datasets`, -1 where it is not among them; None for a network without offsets.
-        weight: how often an epoch shows each face.
+        crops: its augmented faces.
+        landmarks: indices of its landmarks among those of the network; None if the two are the same.
+        dataset_id: index in `MTLDConfig.datasets`, -1 if it is not there; None for a network without offsets.
+        weight: how often each face is used in an epoch.
     """
 
     crops: FaceCrops | FaceStream
@@ -30,31 +30,32 @@ class Member:
 
 
 def place(item: Item, member: Member, num_landmarks: int, with_visibility: bool) -> Item:
-    """What `FaceCropper` made of a face of `member`, with NaN for landmarks of the network (K) that its set lacks.
+    """The result of `FaceCropper` for a face of `member`, with labels for all K landmarks of the network.
 
     Returns:
-        `pixel_values`, `labels` (K, 2), for a network with offsets `dataset_ids` and `mirrored`, and `with_visibility`
-        `visibility` (K,), all NaN of a set that does not know it.
+        `pixel_values`, `labels` (K, 2) with NaN for landmarks that the set lacks, for a network with offsets
+        `dataset_ids` and `mirrored`, and `with_visibility` `visibility` (K,), all NaN for a set without visibility.
     """
-    places = slice(None) if member.landmarks is None else list(member.landmarks)
-    placed = {"pixel_values": item["pixel_values"], "labels": torch.full((num_landmarks, 2), torch.nan)}
-    placed["labels"][places] = item["labels"]
+    indices = slice(None) if member.landmarks is None else list(member.landmarks)
+    inputs = {"pixel_values": item["pixel_values"], "labels": torch.full((num_landmarks, 2), torch.nan)}
+    inputs["labels"][indices] = item["labels"]
     if member.dataset_id is not None:
-        placed |= {"dataset_ids": torch.tensor(member.dataset_id), "mirrored": item["mirrored"]}
+        inputs |= {"dataset_ids": torch.tensor(member.dataset_id), "mirrored": item["mirrored"]}
     if with_visibility:
-        placed["visibility"] = torch.full((num_landmarks,), torch.nan)
-        placed["visibility"][places] = item.get("visibility", torch.tensor(torch.nan))
-    return placed
+        inputs["visibility"] = torch.full((num_landmarks,), torch.nan)
+        inputs["visibility"][indices] = item.get("visibility", torch.tensor(torch.nan))
+    return inputs
 
 
 class FaceMixture(torch.utils.data.Dataset):
-    """The faces of several sets, each `weight` times an epoch; of a broken number, another part of the set each epoch.
+    """The faces of several sets, each `weight` times an epoch. For the fractional part of `weight`, each epoch draws
+    that share of the set anew.
 
     Args:
         members: the sets.
         num_landmarks: K of the network.
         with_visibility: whether the network has a visibility head.
-        seed: of what is drawn.
+        seed: of the draws.
     """
 
     def __init__(self, members: Sequence[Member], num_landmarks: int, with_visibility: bool, seed: int):
@@ -73,9 +74,9 @@ class FaceMixture(torch.utils.data.Dataset):
         if not 0 <= index < len(self):
             raise IndexError(f"index must be below {len(self)}, but got {index}")
         number = int(np.searchsorted(self.ends, index, side="right"))
-        member, place_in_set = self.members[number], index - (self.ends[number - 1] if number else 0)
-        repeat, face = divmod(int(place_in_set), len(member.crops))
-        if repeat >= int(member.weight):  # the part of the set that is shown once more
+        member, index_in_set = self.members[number], index - (self.ends[number - 1] if number else 0)
+        repeat, face = divmod(int(index_in_set), len(member.crops))
+        if repeat >= int(member.weight):  # the fractional part of `weight`
             face = int(_order(len(member.crops), self.seed, int(member.crops.epoch), number)[face])
         return place(member.crops.repeated(face, repeat), member, *self.options)
 
@@ -86,12 +87,12 @@ def _order(count: int, *key: int) -> np.ndarray:
 
 
 class StreamMixture(torch.utils.data.IterableDataset):
-    """The faces of several streams, each once an epoch, in turns that are drawn.
+    """The faces of several streams, each once an epoch. The stream of each face is drawn at random.
 
     Args:
-        members, num_landmarks, with_visibility, seed: as of `FaceMixture`.
-        sizes: numbers of faces that the turns are drawn by; None: all streams alike. They must not depend on what has
-            been prepared on this machine, so that a training that goes on draws the same.
+        members, num_landmarks, with_visibility, seed: as for `FaceMixture`.
+        sizes: number of faces of each stream, the weights of the draw; None: equal weights. They must not depend on
+            the data prepared on a machine, so that a resumed training draws the same.
     """
 
     def __init__(

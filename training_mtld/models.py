@@ -65,8 +65,8 @@ def _knows_visibility(benchmark: Benchmark) -> bool:
 
 
 def build_processor(args, config: MTLDConfig) -> MTLDImageProcessor:
-    """Crops at the size of the model; normalises as the checkpoint of --model_name_or_path has it, or for a new model
-    as the backbone's pretrained weights expect."""
+    """Crops at the size of the model; normalises like the checkpoint of --model_name_or_path, or for a new model like
+    the backbone's pretrained weights."""
     settings = {"size": config.image_size}
     if args.model_name_or_path:
         return MTLDImageProcessor.from_pretrained(args.model_name_or_path, **settings)

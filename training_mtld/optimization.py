@@ -1,4 +1,4 @@
-"""Optimizer, learning rate, moving average of the weights, and what of the network is trained."""
+"""Optimizer, learning rate, moving average of the weights, and the choice of trained weights."""
 
 import torch
 from timm.layers import convert_sync_batchnorm
@@ -77,7 +77,7 @@ def prepare_batch_norm(model: nn.Module, args, device: torch.device) -> nn.Modul
 
 
 def set_training(model: nn.Module, args):
-    """Training mode, which `from_pretrained` and scoring leave, but for what --train_only and --batch_norm keep."""
+    """Sets training mode, except for the modules that --train_only and --batch_norm frozen keep in evaluation mode."""
     model.train(args.train_only is None)
     if args.train_only is not None:
         getattr(model, args.train_only).train()
@@ -89,7 +89,7 @@ def set_training(model: nn.Module, args):
 
 def train_only(model: nn.Module, part: str):
     """Freezes all but one part. Raises ValueError if there is none of this name."""
-    parts = {name: child for name, child in model.named_children() if name != "heatmap_branch"}  # which is not saved
+    parts = {name: child for name, child in model.named_children() if name != "heatmap_branch"}  # it is not saved
     if part not in parts:
         raise ValueError(
             f"--train_only must be one of {', '.join(parts)}, but got {part!r}; what a checkpoint was made without "

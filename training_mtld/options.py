@@ -1,4 +1,4 @@
-"""The options of `train_accelerate.py`."""
+"""The command line options of `train_accelerate.py`."""
 
 import argparse
 import dataclasses
@@ -14,10 +14,10 @@ from dataset_scripts import BENCHMARKS, default_data_dir, find_benchmark
 from dataset_scripts.augmentation import Augmentation
 from modeling_mtld.configuration_mtld import MTLDConfig
 
-from .facts import shown_command
+from .facts import command_line
 from .optimization import SCHEDULERS
 
-SHUFFLE_BUFFER = 1000  # faces of a stream, which are drawn from in place of all
+SHUFFLE_BUFFER = 1000  # faces of a stream that are shuffled at a time
 OPTION_OF_FIELD = {  # fields of MTLDConfig that have an option of their own or follow from the benchmark
     "backbone": "--backbone",
     "backbone_config": "--backbone",
@@ -29,7 +29,7 @@ OPTION_OF_FIELD = {  # fields of MTLDConfig that have an option of their own or 
     "default_topology": "--dataset",
     "datasets": "--dataset_offsets",
 }
-NOT_SCORED = "none"  # in place of a --validation_list
+NOT_SCORED = "none"  # value of --validation_list for a set that is not scored
 POSITIVE = ("epochs", "batch_size", "learning_rate", "image_size", "gradient_accumulation_steps", "save_total_limit")
 NOT_NEGATIVE = (
     *("num_workers", "eval_every", "picture_every", "seed", "warmup_steps", "no_flip_epochs"),
@@ -43,13 +43,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_args(argv=None, description: str | None = None) -> argparse.Namespace:
-    """The options, the `command` as typed, and `datasets`, a namespace for each of --dataset.
+    """The options, the `command` as typed, and `datasets`, a namespace for each --dataset.
 
-    Such a namespace has all options. What may be given for each set is its own: `dataset`, `data_dir`,
-    `validation_list`, `weight`. It also has the set's `benchmark`, and whether it `is_scored` and `is_alone`.
+    The namespace of a set has all options. Those that are given for each set have the set's value: `dataset`,
+    `data_dir`, `validation_list`, `weight`. It also has the set's `benchmark`, whether it `is_scored`, and whether it
+    `is_alone`, the only set.
 
     Raises:
-        ValueError: on wrong ones.
+        ValueError: on wrong options.
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
@@ -57,7 +58,7 @@ def parse_args(argv=None, description: str | None = None) -> argparse.Namespace:
     for add_options in groups:
         add_options(parser)
     args = parser.parse_args(argv)
-    args.command = shown_command(["accelerate", "launch", "train_accelerate.py", *argv])
+    args.command = command_line(["accelerate", "launch", "train_accelerate.py", *argv])
     if args.eval_every is None:
         args.eval_every = 1 if args.validation_list else 0
     args.datasets = split_by_dataset(args)
@@ -66,26 +67,26 @@ def parse_args(argv=None, description: str | None = None) -> argparse.Namespace:
 
 
 def split_by_dataset(args: argparse.Namespace) -> list[argparse.Namespace]:
-    """`datasets` of `parse_args`."""
+    """The `datasets` of `parse_args`: a namespace for each --dataset."""
     count = len(args.dataset)
     for name in ("data_dir", "validation_list", "dataset_weights"):
-        given = getattr(args, name)
-        if given and len(given) != count:
-            raise ValueError(f"--{name} must be given for each of {count} --dataset, but got {len(given)}")
-    parts = []
+        values = getattr(args, name)
+        if values and len(values) != count:
+            raise ValueError(f"--{name} must be given for each of {count} --dataset, but got {len(values)}")
+    datasets = []
     for number, dataset in enumerate(args.dataset):
-        part = argparse.Namespace(**vars(args))
-        part.dataset, part.benchmark = dataset, find_benchmark(dataset)
-        part.data_dir = args.data_dir[number] if args.data_dir else default_data_dir(dataset)
-        listed = args.validation_list[number] if args.validation_list else None
-        part.is_scored, part.validation_list = listed != NOT_SCORED, None if listed == NOT_SCORED else listed
-        part.is_alone = count == 1
-        part.weight = args.dataset_weights[number] if args.dataset_weights else 1.0
-        parts.append(part)
-    names = [part.benchmark.name for part in parts]
+        set_args = argparse.Namespace(**vars(args))
+        set_args.dataset, set_args.benchmark = dataset, find_benchmark(dataset)
+        set_args.data_dir = args.data_dir[number] if args.data_dir else default_data_dir(dataset)
+        file = args.validation_list[number] if args.validation_list else None
+        set_args.is_scored, set_args.validation_list = file != NOT_SCORED, None if file == NOT_SCORED else file
+        set_args.is_alone = count == 1
+        set_args.weight = args.dataset_weights[number] if args.dataset_weights else 1.0
+        datasets.append(set_args)
+    names = [set_args.benchmark.name for set_args in datasets]
     if len(set(names)) < count:
         raise ValueError(f"--dataset must hold sets of different names, but got {', '.join(names)}")
-    return parts
+    return datasets
 
 
 def add_data(parser: Parser):
@@ -95,16 +96,16 @@ def add_data(parser: Parser):
         nargs="+",
         default=["300w"],
         metavar="NAME|YAML",
-        help=f"{', '.join(BENCHMARKS)}, or a file that describes landmarks of your own (default: 300w). Several make "
-        "one network: sets whose landmarks have the same names share them, others get landmarks of their own, and "
-        "topology=NAME chooses at inference",
+        help=f"{', '.join(BENCHMARKS)}, or a file that describes your own landmarks (default: 300w). Several sets "
+        "train one network: sets whose landmarks have the same names share them, others add their own, and "
+        "topology=NAME selects at inference",
     )
     data.add_argument(
         "--data_dir",
         nargs="+",
         metavar="DIR|HUB_ID",
-        help="of each set: official folders, their Parquet conversion, or a data set on the Hub (default: the folder "
-        "of the YAML)",
+        help="data of each set: the official folders, their Parquet conversion, or a data set on the Hub (default: "
+        "the folder of the YAML)",
     )
     data.add_argument(
         "--dataset_weights",
@@ -117,22 +118,22 @@ def add_data(parser: Parser):
     data.add_argument(
         "--dataset_offsets",
         action="store_true",
-        help="learn an offset for each set and landmark, for annotations that lie a little to one side; dataset=NAME "
-        "adds it at inference, as scoring does",
+        help="learn an offset for each set and landmark, for sets annotated a little to one side; scoring adds it, "
+        "and inference with dataset=NAME",
     )
     data.add_argument(
         "--streaming",
         action="store_true",
-        help="read the faces while training instead of preparing them on the disk first, for sets that do not fit "
-        f"there; shuffled {SHUFFLE_BUFFER} at a time",
+        help="read the faces while training instead of converting them on the disk first, for sets that do not fit "
+        f"the disk; shuffled {SHUFFLE_BUFFER} at a time",
     )
     data.add_argument("--train_split", default="train", help="split to train on (default: %(default)s)")
     data.add_argument(
         "--validation_list",
         nargs="+",
         metavar="FILE",
-        help="of each set: photos of the training split, one a line, to leave out of training and score instead of "
-        f"--eval_splits; {NOT_SCORED}: train on all of the set and do not score it",
+        help="for each set: file of photos of the training split, one a line, to leave out of training and to score "
+        f"instead of --eval_splits; {NOT_SCORED}: train on the complete set and do not score it",
     )
     data.add_argument("--num_workers", type=int, default=2, help="processes that load faces (default: %(default)s)")
     add_augmentation(data)
@@ -155,8 +156,8 @@ def add_augmentation(data):
         type=int,
         default=0,
         metavar="N",
-        help="mirror no face in the last N epochs: annotations may lie a little to one side, as 300W's do to the "
-        "right, which mirrored faces hide from the network (default: %(default)s)",
+        help="mirror no faces in the last N epochs, so that the network can learn annotations that lie a little to "
+        "one side, as 300W's lie to the right (default: %(default)s)",
     )
 
 
@@ -165,15 +166,15 @@ def add_model(parser: Parser):
     model.add_argument(
         "--model_name_or_path",
         metavar="DIR_OR_ID",
-        help="MTLD checkpoint to start from or to evaluate; without it, a new model around --backbone. If it was made "
-        "for other landmarks, what belongs to single landmarks is made anew, and listed",
+        help="MTLD checkpoint to start from or to evaluate; without it, a new model with --backbone. If its landmarks "
+        "are others, the weights of single landmarks are drawn anew, and listed",
     )
     model.add_argument("--backbone", help="timm model (default: resnet18)")
     weights = model.add_mutually_exclusive_group()
     weights.add_argument("--backbone_checkpoint", metavar="FILE", help="timm weights from a file instead of the Hub")
     weights.add_argument("--random_backbone", action="store_true", help="no pretrained weights for the backbone")
     model.add_argument(
-        "--image_size", type=int, help="side of the crop in pixels (default: 256, or that of --model_name_or_path)"
+        "--image_size", type=int, help="side of the crop in pixels (default: 256, or the size of --model_name_or_path)"
     )
     model.add_argument(
         "--config",
@@ -198,7 +199,7 @@ def add_training(parser: Parser):
         help="steps whose gradients make one update: the effective batch is batch_size x processes x this "
         "(default: %(default)s)",
     )
-    training.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: %(default)s)")
+    training.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     training.add_argument("--mixed_precision", choices=["no", "bf16", "fp16"], help="(default: as accelerate says)")
     training.add_argument(
         "--compile", action="store_true", help="torch.compile the network: minutes at the start, then faster steps"
@@ -207,27 +208,27 @@ def add_training(parser: Parser):
         "--batch_norm",
         choices=["train", "frozen", "sync"],
         default="train",
-        help="frozen: keep its statistics and weights, for small batches; sync: statistics of all GPUs together "
-        "(default: %(default)s, of each process by itself)",
+        help="train: statistics of each process; frozen: keep statistics and weights, for small batches; sync: common "
+        "statistics of all GPUs (default: %(default)s)",
     )
     training.add_argument(
         "--train_only",
         metavar="PART",
-        help="train this part of --model_name_or_path and leave the rest as it is, batch norm included; scale_head "
-        "gives confidences to a checkpoint without them",
+        help="train only this part of --model_name_or_path, and keep the rest, batch norm included; scale_head adds "
+        "confidences to a checkpoint without them",
     )
 
 
 def add_optimization(parser: Parser):
     optimization = parser.add_argument_group("optimization")
     optimization.add_argument(
-        "--learning_rate", type=float, default=3e-4, help="of Adam, at its highest (default: %(default)s)"
+        "--learning_rate", type=float, default=3e-4, help="highest learning rate of Adam (default: %(default)s)"
     )
     optimization.add_argument(
         "--backbone_lr_factor",
         type=float,
         default=1.0,
-        help="the backbone's learning rate as a share of the others' (default: %(default)s)",
+        help="the backbone's learning rate, as a factor of --learning_rate (default: %(default)s)",
     )
     optimization.add_argument(
         "--lr_scheduler",
@@ -241,8 +242,8 @@ def add_optimization(parser: Parser):
         type=int,
         nargs="*",
         metavar="EPOCH",
-        help="of --lr_scheduler steps (default: 70 and 120 of 150, and the same shares of other --epochs; none given: "
-        "never)",
+        help="epochs of --lr_scheduler steps (default: 70 and 120 of 150, and the same shares of other --epochs; "
+        "without a value: no steps)",
     )
     optimization.add_argument(
         "--warmup_steps", type=int, default=0, help="updates in which the learning rate rises (default: %(default)s)"
@@ -253,8 +254,7 @@ def add_optimization(parser: Parser):
     optimization.add_argument(
         "--ema_decay",
         type=float,
-        help="keep a moving average of the weights with this decay, such as 0.999; it is what is scored and saved "
-        "(default: none)",
+        help="score and save a moving average of the weights with this decay, such as 0.999 (default: none)",
     )
 
 
@@ -263,30 +263,30 @@ def add_checkpoints(parser: Parser):
     checkpoints.add_argument(
         "--resume_from_checkpoint",
         metavar="latest|DIR",
-        help="go on from the last checkpoint of --output_dir, or from a given one, with the same other arguments",
+        help="continue from the last checkpoint of --output_dir, or from DIR, with the same other options",
     )
     checkpoints.add_argument(
         "--save_minutes",
         type=float,
         default=5,
-        help="a checkpoint is written at the end of an epoch if the one before is this old, and after the last epoch; "
-        "0: after each (default: %(default)s)",
+        help="write a checkpoint at the end of an epoch if the last one is at least this old, and after the last "
+        "epoch; 0: after each epoch (default: %(default)s)",
     )
     checkpoints.add_argument(
         "--save_epochs",
         type=int,
         default=0,
-        help="epochs between checkpoints, besides those of --save_minutes; 0: none (default: %(default)s)",
+        help="epochs between checkpoints, in addition to --save_minutes; 0: off (default: %(default)s)",
     )
     checkpoints.add_argument(
         "--save_steps",
         type=int,
         default=0,
-        help="updates of an epoch between checkpoints, besides those at the ends of epochs; 0: none (default: "
+        help="updates of an epoch between checkpoints, in addition to those at the ends of epochs; 0: off (default: "
         "%(default)s)",
     )
     checkpoints.add_argument(
-        "--save_total_limit", type=int, default=2, help="how many are kept, the last ones (default: %(default)s)"
+        "--save_total_limit", type=int, default=2, help="number of last checkpoints to keep (default: %(default)s)"
     )
 
 
@@ -302,8 +302,8 @@ def add_evaluation(parser: Parser):
         "--eval_splits",
         nargs="+",
         metavar="SPLIT",
-        help="splits or subsets to score, and every subset made of them (default: the test split, otherwise "
-        "validation); common+challenging scores two as one",
+        help="splits or subsets to score, together with all subsets that consist of them (default: the test split, or "
+        "validation if there is none); common+challenging scores two splits as one",
     )
     evaluation.add_argument(
         "--normalizer", help="of the NME: inter-ocular, inter-pupil, box, diagonal (default: the benchmark's first)"
@@ -311,19 +311,19 @@ def add_evaluation(parser: Parser):
     evaluation.add_argument(
         "--eval_every",
         type=int,
-        help="epochs between evaluations; 0: only at the end (default: 1 with --validation_list; else 0, as the "
-        "test faces are for the last epoch)",
+        help="epochs between evaluations; 0: only at the end (default: 1 with --validation_list; otherwise 0, so that "
+        "test faces are scored only once)",
     )
     evaluation.add_argument(
         "--flip",
         action="store_true",
-        help="with --eval_only: score the mean of the predictions for each face and for its mirror image",
+        help="with --eval_only: score the mean of the predictions for each face and its mirror image",
     )
     evaluation.add_argument(
         "--box_noise",
         action="store_true",
-        help="with --eval_only and --output_dir: also score boxes that are shifted and scaled by up to 5, 10, 15 and "
-        "20 %%, which takes 13 times as long again",
+        help="with --eval_only and --output_dir: also score boxes shifted and scaled by up to 5, 10, 15 and 20 %%, "
+        "which takes 13 times as long in addition",
     )
 
 
@@ -334,18 +334,18 @@ def add_tracking(parser: Parser):
         nargs="*",
         default=["tensorboard"],
         metavar="TRACKER",
-        help=f"any of {', '.join(sorted(kind.value for kind in LoggerType if kind != LoggerType.ALL))}, as far as "
-        "installed; none given: nothing (default: tensorboard)",
+        help=f"any of {', '.join(sorted(kind.value for kind in LoggerType if kind != LoggerType.ALL))}, if "
+        "installed; without a value: none (default: tensorboard)",
     )
     tracking.add_argument(
         "--picture_every",
         type=int,
         default=10,
-        help="epochs between pictures of predictions beside annotations on the same few scored faces, and after the "
-        "last, but not of a stream; 0: never (default: %(default)s)",
+        help="epochs between pictures of predictions and annotations on the same few scored faces; there is one after "
+        "the last epoch, and none of streams; 0: never (default: %(default)s)",
     )
     tracking.add_argument(
-        "--push_to_hub", metavar="ORG/NAME", help="upload the finished model with its card and results"
+        "--push_to_hub", metavar="ORG/NAME", help="upload the trained model with its card and results"
     )
     tracking.add_argument("--private", action="store_true", help="with --push_to_hub: make a new repository private")
 
@@ -379,9 +379,9 @@ def check_args(args: argparse.Namespace):
     check_combinations(args)
     check_places(args)
     Augmentation(**dict(args.augmentation))  # checks the values
-    for part in args.datasets:
-        kinds = part.benchmark.normalizer_kinds
-        if part.is_scored and args.normalizer and args.normalizer not in kinds:
+    for set_args in args.datasets:
+        kinds = set_args.benchmark.normalizer_kinds
+        if set_args.is_scored and args.normalizer and args.normalizer not in kinds:
             raise ValueError(f"--normalizer must be one of {', '.join(kinds)}, but got {args.normalizer}")
     usable = {tracker.value for tracker in get_available_trackers()}
     for name in args.report_to:
@@ -413,11 +413,11 @@ def check_combinations(args: argparse.Namespace):
         raise ValueError("--dataset_weights needs no --streaming, which shows each face once an epoch")
     if args.eval_splits and len(args.dataset) > 1:
         raise ValueError("--eval_splits needs a single --dataset; several are scored on their test splits")
-    if not any(part.is_scored for part in args.datasets):
+    if not any(set_args.is_scored for set_args in args.datasets):
         raise ValueError(
             f"--validation_list must name a file for at least one --dataset, but got {NOT_SCORED} for all"
         )
-    if args.flip and not args.eval_only:  # so that what a model card says is always without it
+    if args.flip and not args.eval_only:  # a model card's scores are always without it
         raise ValueError("--flip needs --eval_only")
     if args.box_noise and not (args.eval_only and args.output_dir and not args.streaming):
         raise ValueError("--box_noise needs --eval_only and --output_dir, and no --streaming")
@@ -426,13 +426,13 @@ def check_combinations(args: argparse.Namespace):
     if args.private and not args.push_to_hub:
         raise ValueError("--private needs --push_to_hub")
     if args.push_to_hub and args.eval_only:
-        raise ValueError("--push_to_hub is for what was trained, and needs no --eval_only")
+        raise ValueError("--push_to_hub is for trainings, and needs no --eval_only")
     if args.decay_epochs and args.lr_scheduler != "steps":
-        raise ValueError(f"--decay_epochs are of --lr_scheduler steps, but got {args.lr_scheduler}")
+        raise ValueError(f"--decay_epochs needs --lr_scheduler steps, but got {args.lr_scheduler}")
     if args.streaming and args.lr_scheduler not in ("steps", "constant"):
         raise ValueError(
-            f"--lr_scheduler must be steps or constant with --streaming, which does not tell how many updates there "
-            f"will be, but got {args.lr_scheduler}"
+            f"--lr_scheduler must be steps or constant with --streaming, as the number of updates is not known, "
+            f"but got {args.lr_scheduler}"
         )
     for name in ("backbone", "backbone_checkpoint", "random_backbone"):
         if args.model_name_or_path and getattr(args, name):
@@ -445,15 +445,15 @@ def check_places(args: argparse.Namespace):
     if args.output_dir and Path(args.output_dir).exists() and not Path(args.output_dir).is_dir():
         raise ValueError(f"--output_dir must be a folder, but got the file {args.output_dir}")
     files = {"backbone_checkpoint": [args.backbone_checkpoint]}
-    files["validation_list"] = [part.validation_list for part in args.datasets]
-    for name, given in files.items():
-        for file in filter(None, given):
+    files["validation_list"] = [set_args.validation_list for set_args in args.datasets]
+    for name, paths in files.items():
+        for file in filter(None, paths):
             if not Path(file).is_file():
                 raise ValueError(f"--{name} must be an existing file, but got {file}")
-    for part in args.datasets:
-        if part.data_dir is None:
+    for set_args in args.datasets:
+        if set_args.data_dir is None:
             raise ValueError(
-                f"--data_dir must be the folder of {part.benchmark.title} or its name on the Hub, but got none"
+                f"--data_dir must be the folder of {set_args.benchmark.title} or its name on the Hub, but got none"
             )
     if not args.eval_only and args.resume_from_checkpoint is None:
         folder = Path(args.output_dir)

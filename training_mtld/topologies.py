@@ -1,4 +1,4 @@
-"""The landmarks of one network for several data sets: which of them the sets share, and where each set's are."""
+"""The landmarks of one network for several data sets: those that sets share, and the indices of each set's."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,13 +10,12 @@ from modeling_mtld.configuration_mtld import Topology, find_topology, flip_order
 
 @dataclass
 class JointLandmarks:
-    """All landmarks of a network, and the topologies that are made of them.
+    """All landmarks of a network, and the topologies that consist of them.
 
     Attributes:
-        names: of the network's landmarks. Those of the first set are plain, those that another set adds have its name
-            before theirs.
-        partners: for each landmark the one that takes its place in a mirrored face; itself where it has none.
-        topologies: by the name of the first set that has them.
+        names: of the network's landmarks. Landmarks that a later set adds have its name as a prefix.
+        partners: for each landmark the index of its flip partner; its own index if it has none.
+        topologies: by the name of the first set with these landmarks.
     """
 
     names: list[str] = field(default_factory=list)
@@ -41,11 +40,11 @@ class JointLandmarks:
 
 
 def join_landmarks(benchmarks: Iterable[Benchmark]) -> JointLandmarks:
-    """The landmarks of all `benchmarks`. Sets share the parts of the face in which all landmarks have the same names:
-    a nose with as many points is the same nose, while jaw_5 of 17 and of 33 points is not the same place.
+    """The landmarks of all `benchmarks`. Sets share the facial parts in which all landmarks have the same names: two
+    noses of as many points are the same, but jaw_5 of 17 points and jaw_5 of 33 points are different places.
 
     Raises:
-        ValueError: if two sets share a landmark, but pair it with another one in a mirrored face.
+        ValueError: if two sets share a landmark with different flip partners.
     """
     joint = JointLandmarks()
     for benchmark in benchmarks:
@@ -55,21 +54,21 @@ def join_landmarks(benchmarks: Iterable[Benchmark]) -> JointLandmarks:
 
 def _add(joint: JointLandmarks, benchmark: Benchmark):
     names, pairs = list(benchmark.landmark_names), [list(pair) for pair in benchmark.flip_pairs]
-    known = {}
+    shared_places = {}
     for topology in joint.topologies.values():
-        shared = common_landmarks(topology.landmark_names, names)
-        known |= {new: topology.landmarks[old] for new, old in shared.items()}
-    new = [index for index in range(len(names)) if index not in known]
-    places = known | {index: place for place, index in enumerate(new, len(joint.names))}
+        common = common_landmarks(topology.landmark_names, names)
+        shared_places |= {new: topology.landmarks[old] for new, old in common.items()}
+    new = [index for index in range(len(names)) if index not in shared_places]
+    places = shared_places | {index: place for place, index in enumerate(new, len(joint.names))}
     landmarks = [places[index] for index in range(len(names))]
     partners = [places[other] for other in flip_order(pairs, len(names))]
-    for index in known:
+    for index in shared_places:
         former = joint.partners[places[index]]
         if former != partners[index]:
             there, here = joint.names[former], names[landmarks.index(partners[index])]
             raise ValueError(
-                f"--dataset must be sets in which a landmark means the same, but {names[index]} of {benchmark.name} "
-                f"changes places with {here} in a mirrored face, and in a set before it with {there}"
+                f"--dataset must be sets with the same flip partners, but {names[index]} of {benchmark.name} has "
+                f"{here} as its partner, and in a set before it {there}"
             )
     joint.names += [f"{benchmark.name}:{names[index]}" if joint.topologies else names[index] for index in new]
     joint.partners += [partners[index] for index in new]
@@ -78,15 +77,15 @@ def _add(joint: JointLandmarks, benchmark: Benchmark):
 
 
 def topology_of(config, benchmark: Benchmark) -> str | None:
-    """The name of the topology of an `MTLDConfig` that a set's landmarks are; None where they are all of it.
+    """The name of the topology of an `MTLDConfig` that has a set's landmarks; None for a network of one set.
 
     Raises:
-        ValueError: if the network does not predict them.
+        ValueError: if the network does not predict the set's landmarks.
     """
     names = list(benchmark.landmark_names)
     for name in config.topologies or (None,):
-        found = find_topology(config, name).landmark_names
-        if found == names or (found is None and config.num_landmarks == len(names)):
+        landmark_names = find_topology(config, name).landmark_names
+        if landmark_names == names or (landmark_names is None and config.num_landmarks == len(names)):
             return name
     raise ValueError(
         f"--model_name_or_path must predict the {len(names)} landmarks of {benchmark.name}, but it predicts others"
@@ -94,8 +93,8 @@ def topology_of(config, benchmark: Benchmark) -> str | None:
 
 
 def has_landmarks(config, benchmarks: Sequence[Benchmark]) -> bool:
-    """Whether a network with this configuration predicts those of all `benchmarks`. One without names fits a single
-    set of landmarks."""
+    """Whether a network with this configuration predicts the landmarks of all `benchmarks`. A network without landmark
+    names fits only one set of landmarks."""
     sets = {benchmark.landmark_names for benchmark in benchmarks}
     try:
         for benchmark in benchmarks:
@@ -106,14 +105,14 @@ def has_landmarks(config, benchmarks: Sequence[Benchmark]) -> bool:
 
 
 def names_of_set(config, benchmark: Benchmark) -> dict[str, str]:
-    """The arguments `topology` and `dataset` with which a network predicts for this set, as far as it has them."""
+    """The arguments `topology` and `dataset` of a network's call for this set, without those that it does not have."""
     names = {"topology": topology_of(config, benchmark)}
     names["dataset"] = benchmark.name if benchmark.name in (config.datasets or ()) else None
     return {key: name for key, name in names.items() if name is not None}
 
 
 def common_places(old_config, joint: JointLandmarks) -> dict[int, int]:
-    """Place in `joint` to place in a network with `old_config` of the landmarks that both have; see
+    """Maps the index in `joint` to the index in a network with `old_config`, for landmarks of both; see
     `common_landmarks`."""
     places = {}
     for new in joint.topologies.values():
@@ -126,7 +125,7 @@ def common_places(old_config, joint: JointLandmarks) -> dict[int, int]:
 
 
 def common_landmarks(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
-    """Index in `new` to index in `old` of the landmarks of the parts whose names are all the same in both."""
+    """Maps the index in `new` to the index in `old`, for landmarks of facial parts with the same names in both."""
     old, old_parts, new_parts = list(old), _parts(old), _parts(new)
     return {
         index: old.index(name)

@@ -1,4 +1,4 @@
-"""A checkpoint as a start for other landmarks: what belongs to single ones is made anew, the rest stays."""
+"""Transfer of a checkpoint to other landmarks: weights of single landmarks are drawn anew, all others are kept."""
 
 import copy
 import logging
@@ -22,21 +22,21 @@ def load_for_benchmarks(
 ) -> tuple[MTLDForFacialLandmarkDetection, list[str]]:
     """The MTLD checkpoint at `path`, to train on or to score on `benchmarks`.
 
-    Where it predicts their landmarks, in number and, if it has them, in names, this is `from_pretrained`. Otherwise
-    the configuration takes their landmarks, and every weight with a row for each landmark is drawn anew from torch's
-    random state, but for the rows of the parts that both have (see `common_places`); all other weights are kept to the
-    bit.
+    If it predicts their landmarks, the same number with the same names or none, it is loaded by `from_pretrained`.
+    Otherwise the configuration takes their landmarks, and every weight with a row for each landmark is drawn anew from
+    torch's random state, except the rows of landmarks that both have (see `common_places`). All other weights are kept
+    exactly.
 
     Args:
         path: directory or Hub id.
-        benchmarks: give the landmarks.
+        benchmarks: define the landmarks.
         fields: of `MTLDConfig`, set on top of the checkpoint's.
         for_training: as in `MTLDForFacialLandmarkDetection`.
 
     Returns:
-        The model in evaluation mode, and the names of the weights with new rows, such as "decoder.queries": none where
-        all of the landmarks are among the checkpoint's. With "decoder.mean_face" among them, the model needs the mean
-        face of the new data.
+        The model in evaluation mode, and the names of the weights with new rows, such as "decoder.queries"; none if
+        the checkpoint has all landmarks. If "decoder.mean_face" is among them, the model needs the mean face of the
+        new data.
 
     Raises:
         ValueError: if there is no MTLD checkpoint, or `fields` do not fit it.
@@ -57,7 +57,7 @@ def load_for_benchmarks(
 def _with_landmarks_of(
     joint: JointLandmarks, source: MTLDForFacialLandmarkDetection, for_training: bool
 ) -> tuple[MTLDForFacialLandmarkDetection, list[str]]:
-    """As `load_for_benchmarks`, of a loaded model with other landmarks."""
+    """As `load_for_benchmarks`, for the loaded model `source` with other landmarks."""
     config = copy.deepcopy(source.config)
     for name, value in joint.config_fields.items():
         setattr(config, name, value)
@@ -69,15 +69,15 @@ def _with_landmarks_of(
     for name in of_landmarks:
         weights[name] = _copy_rows(weights[name], new[name], counts, common)
     model.load_state_dict(weights)
-    remade = of_landmarks if len(common) < len(joint.names) else []
-    if common and remade:
+    new_weights = of_landmarks if len(common) < len(joint.names) else []
+    if common and new_weights:
         names = ", ".join(joint.names[index] for index in common)
-        logger.warning("%d landmarks that both have keep their weights: %s", len(common), names)
-    return model.eval(), remade
+        logger.warning("%d landmarks of the checkpoint keep their weights: %s", len(common), names)
+    return model.eval(), new_weights
 
 
 def give_offsets(model: MTLDForFacialLandmarkDetection, names: list[str]):
-    """Offsets for the data sets of these names. Those that the model has keep theirs, others start at zero."""
+    """Adds offsets for the data sets of these names. Data sets that the model knows keep theirs, others start at 0."""
     former = model.dataset_offsets if model.config.datasets else None
     model.config.datasets = names
     model.dataset_offsets = MTLDDatasetOffsets(model.config)
@@ -100,7 +100,7 @@ def _weights_of_landmarks(config: MTLDConfig, for_training: bool) -> list[str]:
 
 
 def _copy_rows(old: torch.Tensor, new: torch.Tensor, landmarks: tuple[int, int], common: dict[int, int]):
-    """`new` (K * n, ...) with the n rows of each common landmark from `old` (K' * n, ...); `landmarks` is K' and K."""
+    """`new` (K * n, ...) with the n rows of each common landmark from `old` (K' * n, ...). `landmarks` is (K', K)."""
     old, new = (weight.unflatten(0, (count, -1)) for weight, count in zip((old, new), landmarks, strict=True))
     new[list(common)] = old[list(common.values())].to(new.dtype)
     return new.flatten(0, 1)

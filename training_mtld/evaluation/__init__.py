@@ -1,1 +1,1 @@
-"""How good a network is: its predictions on whole splits, their scores, and what is written and drawn of them."""
+"""Evaluation of a network: its predictions on whole splits, their scores, and the files and pictures made of them."""

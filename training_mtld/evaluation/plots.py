@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from modeling_mtld.auto_mtld import write_whole
 
-# Told apart by whoever is colour-blind (Okabe and Ito), and by their dashes on a black-and-white print.
+# Distinct for colour-blind readers (Okabe and Ito); the dashes are distinct in black and white.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 _LEGEND = {"fontsize": 9, "title_fontsize": 9, "edgecolor": "none", "framealpha": 0.9}
@@ -22,15 +22,15 @@ def plot_ced(
     """Draws the share of faces whose error is at most x, for x from 0 to `threshold`.
 
     Args:
-        curves: errors of the faces (N,), fractions, by what they are called in the legend, which gives NME, and FR
-            and AUC at the threshold.
+        curves: errors of the faces (N,), fractions, by their name in the legend. The legend adds NME, and FR and AUC
+            at the threshold.
         threshold: a fraction.
         normalizer: what the errors were divided by.
         title: above the plot.
         path: the file, .png, .svg or .pdf.
 
     Raises:
-        ValueError: if there are no curves, an error is NaN or the suffix is another.
+        ValueError: if there are no curves, an error is NaN or the file's suffix is another.
     """
     if not curves:
         raise ValueError("curves must hold at least one, but got none")
@@ -40,8 +40,8 @@ def plot_ced(
         if errors.size == 0 or np.isnan(errors).any():
             raise ValueError(f"curves must be errors of faces, but got {errors.size} of {name} or NaN among them")
         auc = np.clip(1 - errors / threshold, 0, None).mean()
-        shown = 100 * errors.mean(), 100 * (errors > threshold).mean(), 100 * auc
-        label = "{}: NME {:.3f}, FR {:.2f}, AUC {:.2f}".format(name, *shown)
+        percentages = 100 * errors.mean(), 100 * (errors > threshold).mean(), 100 * auc
+        label = "{}: NME {:.3f}, FR {:.2f}, AUC {:.2f}".format(name, *percentages)
         axes.ecdf(100 * errors, label=label, linewidth=1.4, **_style(number))
     axes.set(xlim=(0, 100 * threshold), ylim=(0, 1.01), xlabel=f"NME in %, {normalizer}", ylabel="Share of faces")
     axes.legend(title=f"In %, FR and AUC at {100 * threshold:g} %", alignment="left", **_LEGEND)
@@ -52,13 +52,12 @@ def plot_box_noise(noise: Mapping, path: str | Path) -> None:
     """Draws the NME against the noise of the boxes that the crops are made from, with 95 % intervals.
 
     Args:
-        noise: `levels`, fractions of the box; `curves`, by kind of noise one dict of `value`, `low` and `high`, NME
-            as fractions, a level; `normalizer` and `split`, for the labels.
+        noise: `levels`, fractions of the box; `curves`, for each kind of noise one dict a level, of `value`, `low`
+            and `high`, NME as fractions; `normalizer` and `split`, for the labels.
         path: the file, .png, .svg or .pdf.
 
     Raises:
-        ValueError: if there are no curves, one of them has not as many points as there are levels, or the suffix is
-            another.
+        ValueError: if there are no curves, a curve has not one point a level, or the file's suffix is another.
     """
     if not noise["curves"]:
         raise ValueError("noise must hold at least one curve, but got none")

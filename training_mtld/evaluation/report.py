@@ -1,9 +1,9 @@
-"""What an evaluation found, as files and on the screen.
+"""The report of an evaluation, as files and on the screen.
 
 A report is what `scores.json` holds: the facts of the evaluation (`checkpoint`, `weights`, `command`, `commit`,
 `versions`, `setting`, `dataset`, `title`, `normalizer`, `threshold`, `flip`, `resamples`, `data`), the `scores` of
-`scores.score_faces`, and perhaps `box_noise` (see `plots.plot_box_noise`). Fractions in JSON; percent in tables, CSV
-and on the screen.
+`scores.score_faces`, and with box noise `box_noise` (see `plots.plot_box_noise`). Scores are fractions in JSON, and
+percent in tables, CSV and on the screen.
 """
 
 import csv
@@ -23,7 +23,7 @@ from rich.text import Text
 from modeling_mtld.auto_mtld import write_whole
 
 SCORES = "scores.json"
-WORST = 5  # landmarks shown
+NUM_WORST_LANDMARKS = 5
 _REQUIRED = ("dataset", "title", "normalizer", "scores")
 _UNLIMITED = 10_000  # columns of a terminal
 
@@ -31,29 +31,29 @@ _UNLIMITED = 10_000  # columns of a terminal
 # Files -----------------------------------------------------------------------------------------------------------
 
 
-def write_report(directory: str | Path, report: Mapping, faces: Sequence[Mapping]) -> None:
+def write_report(directory: str | Path, report: Mapping, face_rows: Sequence[Mapping]) -> None:
     """Writes `scores.csv`, `faces.csv` and then `scores.json` to `directory`, each whole or not at all.
 
     In JSON, NaN becomes null. `scores.csv` has one row a name and normaliser: dataset, split, faces, normalizer, unit
     (percent), then each statistic with the ends of its interval (`nme`, `nme_low`, `nme_high`, …). `faces.csv` has
-    one row a face: split, number, image_id if known, unit (percent), its error under each normaliser
-    (`nme_inter-ocular`, …; empty where that is not known), and for each subset whether it is in it.
+    one row a face: split, number, image_id if known, unit (percent), the error under each normaliser
+    (`nme_inter-ocular`, …; empty where it is not known), and for each subset whether the face belongs to it.
 
     Args:
-        directory: made if it is not there.
-        report: see above.
-        faces: of `scores.face_rows`.
+        directory: created if missing.
+        report: see the module.
+        face_rows: from `scores.face_rows`.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(directory / "scores.csv", _csv(_score_rows(report)))
-    write_whole(directory / "faces.csv", _csv(_face_rows(faces)))
+    write_whole(directory / "faces.csv", _csv(_face_rows(face_rows)))
     text = json.dumps(_nan_to_null(report), indent=2, ensure_ascii=False, allow_nan=False)
     write_whole(directory / SCORES, (text + "\n").encode())
 
 
 def read_report(path: str | Path) -> dict:
-    """What `write_report` wrote as `scores.json`, or in the folder `path`; null in scores and box noise is NaN.
+    """The report in the file `path`, or in `scores.json` of the folder `path`; null in scores and box noise is NaN.
 
     Raises:
         ValueError: naming the file, if it is missing or is not such a report.
@@ -64,24 +64,24 @@ def read_report(path: str | Path) -> dict:
         raise ValueError(f"{path} must be the {SCORES} of an evaluation, but there is no such file")
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # also for bytes that are not UTF-8
+    except ValueError as error:  # UnicodeDecodeError included
         raise ValueError(f"{path} must be JSON, but got: {error}") from error
     missing = [key for key in _REQUIRED if key not in report] if isinstance(report, dict) else _REQUIRED
     if missing:
         raise ValueError(f"{path} must be the {SCORES} of an evaluation, but it has no {', '.join(missing)}")
     for name, scores in _entries(report["scores"], "scores", path):
-        for kind, values in _entries(_part(scores, "normalizers"), f"scores of {name}", path):
-            value = _part(_part(values, "nme"), "value")
-            if not isinstance(value, (int, float)) or not isinstance(_part(scores, "faces"), int):
+        for kind, values in _entries(_child(scores, "normalizers"), f"scores of {name}", path):
+            value = _child(_child(values, "nme"), "value")
+            if not isinstance(value, (int, float)) or not isinstance(_child(scores, "faces"), int):
                 raise ValueError(f"{path} must hold faces and nme of {name} under {kind}, but got {scores!r:.80}")
         if report["normalizer"] not in scores["normalizers"]:
             raise ValueError(
                 f"{path} must hold {name} under {report['normalizer']}, but got {', '.join(scores['normalizers'])}"
             )
-    return {key: _null_to_nan(part) if key in ("scores", "box_noise") else part for key, part in report.items()}
+    return {key: _null_to_nan(value) if key in ("scores", "box_noise") else value for key, value in report.items()}
 
 
-def _part(values: object, key: str):
+def _child(values: object, key: str):
     return values.get(key) if isinstance(values, dict) else None
 
 
@@ -93,17 +93,17 @@ def _entries(values: object, what: str, path: Path) -> Iterable[tuple[str, objec
 
 def _nan_to_null(value):
     if isinstance(value, Mapping):
-        return {key: _nan_to_null(part) for key, part in value.items()}
+        return {key: _nan_to_null(child) for key, child in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_nan_to_null(part) for part in value]
+        return [_nan_to_null(child) for child in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _null_to_nan(value):
     if isinstance(value, dict):
-        return {key: _null_to_nan(part) for key, part in value.items()}
+        return {key: _null_to_nan(child) for key, child in value.items()}
     if isinstance(value, list):
-        return [_null_to_nan(part) for part in value]
+        return [_null_to_nan(child) for child in value]
     return math.nan if value is None else value
 
 
@@ -113,9 +113,9 @@ def _score_rows(report: Mapping) -> Iterator[dict]:
             row = {"dataset": report["dataset"], "split": name, "faces": scores["faces"]}
             row |= {"normalizer": kind, "unit": "percent"}
             for statistic in _statistics(values):
-                found = values[statistic]
-                row[statistic] = _csv_percent(found["value"])
-                row |= {f"{statistic}_{end}": _csv_percent(found[end]) for end in ("low", "high")}
+                estimate = values[statistic]
+                row[statistic] = _csv_percent(estimate["value"])
+                row |= {f"{statistic}_{end}": _csv_percent(estimate[end]) for end in ("low", "high")}
             yield row
 
 
@@ -156,43 +156,44 @@ class _Column:
 
 
 def show_report(report: Mapping, console: Console | None = None) -> None:
-    """Prints the scores, in percent, as tables: of the splits (the main normaliser first), of decoder layers and the
-    mean offset, of facial parts, of the worst landmarks, and where the report has them of confidences, visibility and
-    box noise.
+    """Prints the scores in percent, as tables: splits (the main normaliser first), decoder layers and mean offset,
+    facial parts, worst landmarks, and if the report has them confidences, visibility and box noise.
 
-    A table too wide for the terminal goes on below itself; no number is cut off.
+    A table too wide for the terminal continues below; no number is cut off.
     """
     console = console or Console()
     main, scores = report["normalizer"], report["scores"]
     flip = ", mean of each face and its mirror image" if report.get("flip") else ""
-    explained = f"in %; 95 % interval of the NME by bootstrap over faces{flip}"
+    subtitle = f"in %; 95 % interval of the NME by bootstrap over faces{flip}"
     title = f"{report['checkpoint']} on {report['title']}" if "checkpoint" in report else report["title"]
-    _print(console, title, explained, *_split_columns(report))
-    if any("offset" in found for found in scores.values()):
-        explained = f"in %, {main}; NME after each decoder layer, and mean of prediction minus annotation"
-        _print(console, "Layers and offset", explained, *_layer_columns(scores))
+    _print(console, title, subtitle, *_split_columns(report))
+    if any("offset" in values for values in scores.values()):
+        subtitle = f"in %, {main}; NME after each decoder layer, and mean of prediction minus annotation"
+        _print(console, "Layers and offset", subtitle, *_layer_columns(scores))
     parts = _part_columns(scores, main)
     if parts[0][0].cells:
         _print(console, "Facial parts", f"NME in %, {main}", *parts)
     _print(console, "Worst landmarks", f"NME in %, {main}", *_worst_columns(scores, main))
-    if any("confidence_ratio" in found for found in scores.values()):
-        explained = "error of the least over that of the most confident tenth; nats over a constant scale"
-        _print(console, "Confidences", explained, *_confidence_columns(scores))
-    known = {name: found for name, found in scores.items() if "visibility_auc" in found}
-    if known:
-        explained = "area under the ROC curve of landmarks that the head itself hides against the others"
-        columns = [_Column("AUC", tuple(f"{found['visibility_auc']:.3f}" for found in known.values()))]
-        _print(console, "Visibility", explained, [_Column("split", tuple(known), text=True)], [columns])
+    if any("confidence_ratio" in values for values in scores.values()):
+        subtitle = (
+            "error of the least confident tenth over that of the most confident; gain in nats over a constant scale"
+        )
+        _print(console, "Confidences", subtitle, *_confidence_columns(scores))
+    aucs = {name: values["visibility_auc"] for name, values in scores.items() if "visibility_auc" in values}
+    if aucs:
+        subtitle = "area under the ROC curve of landmarks that the head itself hides against the others"
+        columns = [_Column("AUC", tuple(f"{auc:.3f}" for auc in aucs.values()))]
+        _print(console, "Visibility", subtitle, [_Column("split", tuple(aucs), text=True)], [columns])
     if "box_noise" in report:
         noise = report["box_noise"]
-        explained = f"NME in %, {noise['split']}, {noise['normalizer']}; noise in % of the box"
-        _print(console, "Box noise", explained, *_noise_columns(noise))
+        subtitle = f"NME in %, {noise['split']}, {noise['normalizer']}; noise in % of the box"
+        _print(console, "Box noise", subtitle, *_noise_columns(noise))
 
 
 def _split_columns(report: Mapping) -> tuple[list[_Column], list[list[_Column]]]:
-    """The columns that stand left of every table, and groups of columns that stay together."""
+    """The label columns, left of every table, and groups of columns that are not split between tables."""
     main, scores = report["normalizer"], report["scores"]
-    kinds = [main, *dict.fromkeys(kind for found in scores.values() for kind in found["normalizers"] if kind != main)]
+    kinds = [main, *dict.fromkeys(kind for name in scores for kind in scores[name]["normalizers"] if kind != main)]
     rows = [(name, kind) for kind in kinds for name in scores if kind in scores[name]["normalizers"]]
     values = [scores[name]["normalizers"][kind] for name, kind in rows]
     labels = [
@@ -200,7 +201,7 @@ def _split_columns(report: Mapping) -> tuple[list[_Column], list[list[_Column]]]
         _Column("normaliser", tuple(kind for _, kind in rows), text=True),
     ]
     faces = _Column("faces", tuple(str(scores[name]["faces"]) for name, _ in rows))
-    low, high = ([_percent(found["nme"][end], 3) for found in values] for end in ("low", "high"))
+    low, high = ([_percent(row["nme"][end], 3) for row in values] for end in ("low", "high"))
     interval = _Column("interval", tuple(f"{first}-{last}" for first, last in zip(low, high)))
     groups = {"nme": [faces, _statistic(values, "nme", 3), interval]}
     for name in _statistics(values[0]):
@@ -213,46 +214,48 @@ def _split_columns(report: Mapping) -> tuple[list[_Column], list[list[_Column]]]
 def _statistic(values: Sequence[Mapping], name: str, digits: int) -> _Column:
     kind, _, threshold = name.partition("@")
     title = {"failure_rate": "FR"}.get(kind, kind.upper()) + (f"\n@{threshold}" if threshold else "")
-    return _Column(title, tuple(_percent(found[name]["value"], digits) for found in values))
+    return _Column(title, tuple(_percent(row[name]["value"], digits) for row in values))
 
 
 def _layer_columns(scores: Mapping) -> tuple[list[_Column], list[list[_Column]]]:
-    layers = tuple(dict.fromkeys(layer for found in scores.values() for layer in found.get("layers", ())))
+    layers = tuple(dict.fromkeys(layer for values in scores.values() for layer in values.get("layers", ())))
     titles = tuple(f"layer {name}" if name.isdigit() else name for name in layers) + ("offset x", "offset y")
     columns = []
-    for name, found in scores.items():
-        cells = [_percent(found.get("layers", {}).get(layer, math.nan), 3) for layer in layers]
-        cells += [_percent(found.get("offset", {}).get(axis, math.nan), 3) for axis in "xy"]
+    for name, values in scores.items():
+        cells = [_percent(values.get("layers", {}).get(layer, math.nan), 3) for layer in layers]
+        cells += [_percent(values.get("offset", {}).get(axis, math.nan), 3) for axis in "xy"]
         columns.append([_Column(name, tuple(cells))])
     return [_Column("", titles, text=True)], columns
 
 
 def _part_columns(scores: Mapping, kind: str) -> tuple[list[_Column], list[list[_Column]]]:
-    parts = {name: found["normalizers"][kind]["parts"] for name, found in scores.items()}
-    names = tuple(dict.fromkeys(part for found in parts.values() for part in found))
+    errors = {name: values["normalizers"][kind]["parts"] for name, values in scores.items()}
+    parts = tuple(dict.fromkeys(part for split_errors in errors.values() for part in split_errors))
     columns = [
-        [_Column(name, tuple(_percent(found.get(part, math.nan), 3) for part in names))]
-        for name, found in parts.items()
+        [_Column(name, tuple(_percent(split_errors.get(part, math.nan), 3) for part in parts))]
+        for name, split_errors in errors.items()
     ]
-    return [_Column("part", names, text=True)], columns
+    return [_Column("part", parts, text=True)], columns
 
 
 def _worst_columns(scores: Mapping, kind: str) -> tuple[list[_Column], list[list[_Column]]]:
     columns = []
-    for name, found in scores.items():
-        known = {mark: error for mark, error in found["normalizers"][kind]["landmarks"].items() if error == error}
-        worst = sorted(known, key=known.get, reverse=True)[:WORST]
-        cells = [f"{mark} {_percent(known[mark], 3)}" for mark in worst]
+    for name, values in scores.items():
+        landmarks = values["normalizers"][kind]["landmarks"].items()
+        errors = {landmark: error for landmark, error in landmarks if not math.isnan(error)}
+        worst_landmarks = sorted(errors, key=errors.get, reverse=True)[:NUM_WORST_LANDMARKS]
+        cells = [f"{landmark} {_percent(errors[landmark], 3)}" for landmark in worst_landmarks]
         columns.append([_Column(name, tuple(cells))])
     count = max(len(column.cells) for (column,) in columns)
     return [_Column("", tuple(str(rank + 1) for rank in range(count)))], columns
 
 
 def _confidence_columns(scores: Mapping) -> tuple[list[_Column], list[list[_Column]]]:
-    known = {name: found for name, found in scores.items() if "confidence_ratio" in found}
-    ratios = tuple(f"{found['confidence_ratio']:.2f}" for found in known.values())
-    gains = tuple(f"{found['likelihood_gain']:+.3f}" for found in known.values())
-    return [_Column("split", tuple(known), text=True)], [[_Column("error ratio", ratios), _Column("gain", gains)]]
+    with_confidences = {name: values for name, values in scores.items() if "confidence_ratio" in values}
+    ratios = tuple(f"{values['confidence_ratio']:.2f}" for values in with_confidences.values())
+    gains = tuple(f"{values['likelihood_gain']:+.3f}" for values in with_confidences.values())
+    labels = [_Column("split", tuple(with_confidences), text=True)]
+    return labels, [[_Column("error ratio", ratios), _Column("gain", gains)]]
 
 
 def _noise_columns(noise: Mapping) -> tuple[list[_Column], list[list[_Column]]]:
@@ -268,18 +271,18 @@ def _percent(value: float, digits: int) -> str:
     return "" if math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
-def _print(console: Console, title: str, explained: str, labels: list[_Column], groups: list[list[_Column]]) -> None:
-    """Prints as few tables as fit the terminal, each with `labels` and as many of the groups as it can hold."""
+def _print(console: Console, title: str, subtitle: str, labels: list[_Column], groups: list[list[_Column]]) -> None:
+    """Prints tables that fit the terminal, each with `labels` and as many groups of columns as it has space for."""
     console.print()
-    console.print(Text.assemble((title, "bold"), f": {explained}"))
-    fitting: list[_Column] = []
+    console.print(Text.assemble((title, "bold"), f": {subtitle}"))
+    columns: list[_Column] = []
     for group in groups:
-        if fitting and _width(console, _table([*labels, *fitting, *group])) > console.width:
-            _print_table(console, _table([*labels, *fitting]))
+        if columns and _width(console, _table([*labels, *columns, *group])) > console.width:
+            _print_table(console, _table([*labels, *columns]))
             console.print()
-            fitting = []
-        fitting = [*fitting, *group]
-    _print_table(console, _table([*labels, *fitting]))
+            columns = []
+        columns = [*columns, *group]
+    _print_table(console, _table([*labels, *columns]))
 
 
 def _table(columns: list[_Column]) -> Table:
@@ -297,10 +300,10 @@ def _width(console: Console, table: Table) -> int:
 
 
 def _print_table(console: Console, table: Table) -> None:
-    """Wider than the terminal rather than cut off."""
-    there, needed = console.width, _width(console, table)
-    if needed > there:
-        console.width = needed
+    """Prints at the table's width if the terminal is narrower, so that nothing is cut off."""
+    terminal_width, table_width = console.width, _width(console, table)
+    if table_width > terminal_width:
+        console.width = table_width
     console.print(table, crop=False)
-    if needed > there:
-        console.width = there
+    if table_width > terminal_width:
+        console.width = terminal_width

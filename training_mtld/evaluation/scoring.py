@@ -1,4 +1,4 @@
-"""Scoring a network on whole splits, on any number of processes: its predictions, their scores, and the report."""
+"""Evaluation of a network on whole splits, with any number of processes: predictions, scores and the report."""
 
 from argparse import Namespace
 from collections.abc import Mapping
@@ -25,24 +25,24 @@ from .box_noise import box_noise
 from .pictures import save_picture, worst_faces
 from .plots import plot_box_noise, plot_ced
 from .report import write_report
-from .scores import CONFIDENCES, RESAMPLES, errors_of, face_rows, faces_of, score_faces
+from .scores import CONFIDENCES, RESAMPLES, errors_of, face_rows, predictions_of, score_faces
 
 ROOT = Path(__file__).resolve().parents[2]
-# Of the network's output.
-KEYS = ("landmarks", "initial_landmarks", "intermediate_landmarks", "scales", "scores", "visibilities")
-WORST = 16  # faces drawn
+# Fields of the network's output.
+OUTPUT_KEYS = ("landmarks", "initial_landmarks", "intermediate_landmarks", "scales", "scores", "visibilities")
+NUM_WORST_FACES = 16  # drawn in a picture
 
 
 @torch.no_grad()
 def predict(
     accelerator: Accelerator, model, loader: DataLoader, name: str, benchmark: Benchmark, flip: bool = False
 ) -> dict:
-    """What the network finds in every face, once, in the order of the data set; float64 in fractions of the crop.
+    """The predictions for every face, once, in the order of the data set; float64, in fractions of the crop.
 
     Args:
         loader: prepared by `accelerator`, of crops without augmentation.
-        name: shown with the progress.
-        benchmark: whose landmarks they are. What a network has learned of its habits is added.
+        name: label of the progress bar.
+        benchmark: its topology and, if the network has learned them, its offsets are used.
         flip: average with the predictions for the mirror image.
 
     Returns:
@@ -63,49 +63,49 @@ def predict(
                 outputs = predict_with_flip(model, pixels, flip_pairs, **names)
             else:
                 outputs = model(pixel_values=pixels, **names)
-        found = {key: outputs[key].float() for key in KEYS if key in outputs}
-        batches.append(accelerator.gather_for_metrics({**found, **batch}))
-    faces = {key: torch.cat([batch[key] for batch in batches]).cpu().numpy() for key in batches[0]}
-    return {key: values.astype(bool if key == "subsets" else np.float64) for key, values in faces.items()}
+        predictions = {key: outputs[key].float() for key in OUTPUT_KEYS if key in outputs}
+        batches.append(accelerator.gather_for_metrics({**predictions, **batch}))
+    arrays = {key: torch.cat([batch[key] for batch in batches]).cpu().numpy() for key in batches[0]}
+    return {key: values.astype(bool if key == "subsets" else np.float64) for key, values in arrays.items()}
 
 
 def share_buffers(accelerator: Accelerator, model):
-    """Gives all processes the first one's statistics of batch norm, which is what is saved: each has its own, of the
-    faces that it saw last."""
+    """Copies the first process's batch norm statistics, which are the ones saved, to all processes. Each process has
+    its own statistics, of the faces it trained on."""
     if accelerator.num_processes > 1:
         for buffer in model.buffers():
             broadcast(buffer)
 
 
 @dataclass
-class Scored:
-    """A data set to score.
+class EvaluationSet:
+    """A data set to evaluate on.
 
     Attributes:
         args: its options, of `args.datasets`.
-        parts: the crops of each of its loaded splits.
-        loaders: of these, prepared.
+        splits: the crops of each loaded split.
+        loaders: of `splits`, prepared by accelerate.
     """
 
     args: Namespace
-    parts: Mapping[str, Crops]
+    splits: Mapping[str, Crops]
     loaders: Mapping[str, DataLoader]
 
     def predict(self, accelerator: Accelerator, model) -> dict[str, dict]:
-        """What `predict` returns for each split."""
+        """The result of the function `predict` for each split."""
         args = self.args
         return {
             name: predict(accelerator, model, loader, name, args.benchmark, args.flip)
             for name, loader in self.loaders.items()
         }
 
-    def evaluate(self, faces: Mapping[str, dict]) -> dict[str, dict]:
-        """The scores of every requested split and named subset, of what `predict` returned; see `score_faces`."""
+    def evaluate(self, predictions: Mapping[str, dict]) -> dict[str, dict]:
+        """The scores of every requested split and subset, from the result of `predict`; see `score_faces`."""
         args = self.args
-        return score_faces(faces, args.benchmark, names_to_score(args, faces), main_normalizer(args))
+        return score_faces(predictions, args.benchmark, names_to_score(args, predictions), main_normalizer(args))
 
     def folder(self, directory: Path) -> Path:
-        """Where its scores go: a folder of its own where there are several sets."""
+        """The folder of its scores: `directory`, or with several sets a folder of the set's name in it."""
         return directory if self.args.is_alone else directory / self.args.benchmark.name
 
 
@@ -114,30 +114,32 @@ def main_normalizer(args) -> str:
 
 
 def card_results(scores: Mapping[str, Mapping], args) -> dict[str, dict[str, float]]:
-    """What of `Scored.evaluate` the model card tells: the main normaliser's NME, failure rate and AUC, and
+    """The scores of `EvaluationSet.evaluate` for the model card: the main normaliser's NME, failure rate and AUC, and
     `CONFIDENCES`."""
     limit, results = f"{100 * args.benchmark.failure_threshold:g}%", {}
-    for name, scored in scores.items():
-        main = scored["normalizers"][main_normalizer(args)]
+    for name, split_scores in scores.items():
+        main = split_scores["normalizers"][main_normalizer(args)]
         results[name] = {
             "nme": main["nme"]["value"],
             "nme_low": main["nme"]["low"],
             "nme_high": main["nme"]["high"],
             "failure_rate": main[f"failure_rate@{limit}"]["value"],
             "auc": main[f"auc@{limit}"]["value"],
-            "faces": scored["faces"],
+            "faces": split_scores["faces"],
         }
-        results[name] |= {key: scored[key] for key in CONFIDENCES if key in scored}
+        results[name] |= {key: split_scores[key] for key in CONFIDENCES if key in split_scores}
     return results
 
 
-def build_report(accelerator: Accelerator, one: Scored, scores: Mapping[str, Mapping], checkpoint: str) -> dict:
-    """`scores` of a set with all that tells where they come from; the content of scores.json.
+def build_report(
+    accelerator: Accelerator, eval_set: EvaluationSet, scores: Mapping[str, Mapping], checkpoint: str
+) -> dict:
+    """The content of scores.json: `scores` with the checkpoint, command, versions and data that they come from.
 
     Args:
         checkpoint: the directory or Hub id that was scored.
     """
-    args = one.args
+    args = eval_set.args
     weights = cached_file(checkpoint, WEIGHTS, _raise_exceptions_for_missing_entries=False)
     return {
         "checkpoint": Path(checkpoint).resolve().name if Path(checkpoint).is_dir() else checkpoint,
@@ -152,7 +154,7 @@ def build_report(accelerator: Accelerator, one: Scored, scores: Mapping[str, Map
         "threshold": args.benchmark.failure_threshold,
         "flip": args.flip,
         "resamples": RESAMPLES,
-        "data": {name: None if args.streaming else _data_of(crops) for name, crops in one.parts.items()},
+        "data": {name: None if args.streaming else _data_of(crops) for name, crops in eval_set.splits.items()},
         "scores": scores,
     }
 
@@ -161,20 +163,21 @@ def _data_of(crops: Crops) -> dict:
     return {"faces": len(crops), "fingerprint": data_fingerprint(crops.faces)}
 
 
-def write_evaluation(directory: Path, report: dict, faces: Mapping[str, dict], one: Scored):
-    """Writes scores.json, scores.csv, faces.csv, the CED plot and, where photos can be had again, the worst faces."""
-    args, parts = one.args, one.parts
+def write_evaluation(directory: Path, report: dict, predictions: Mapping[str, dict], eval_set: EvaluationSet):
+    """Writes scores.json, scores.csv, faces.csv, the CED plot and, unless the set is streamed, the worst faces."""
+    args, splits = eval_set.args, eval_set.splits
     kind, benchmark = main_normalizer(args), args.benchmark
-    ids = None if args.streaming else {name: crops.faces["image_id"][:] for name, crops in parts.items()}
-    write_report(directory, report, face_rows(faces, benchmark, ids))
-    chosen = {name: faces_of(faces, benchmark, name) for name in report["scores"]}
-    curves = {name: errors_of(some, benchmark, kind) for name, some in chosen.items()}
+    ids = None if args.streaming else {name: crops.faces["image_id"][:] for name, crops in splits.items()}
+    write_report(directory, report, face_rows(predictions, benchmark, ids))
+    by_name = {name: predictions_of(predictions, benchmark, name) for name in report["scores"]}
+    curves = {name: errors_of(values, benchmark, kind) for name, values in by_name.items()}
     title = f"{report['checkpoint']} on {benchmark.title}"
     plot_ced(curves, benchmark.failure_threshold, kind, title, directory / "ced.png")
     if "box_noise" in report:
         plot_box_noise(report["box_noise"], directory / "box_noise.png")
-    for name, crops in parts.items() if not args.streaming else ():
-        picture = worst_faces(crops, faces[name], errors_of(faces[name], benchmark, kind), WORST)
+    for name, crops in splits.items() if not args.streaming else ():
+        errors = errors_of(predictions[name], benchmark, kind)
+        picture = worst_faces(crops, predictions[name], errors, NUM_WORST_FACES)
         save_picture(picture, directory / f"worst_{_file_name(name)}.png")
 
 
@@ -182,12 +185,12 @@ def _file_name(split: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in split)
 
 
-def measure_box_noise(accelerator: Accelerator, model, one: Scored, processor) -> dict:
-    """NME of the first loaded split of a set with boxes as a detector may give them; see `box_noise`."""
-    args, (name, crops) = one.args, next(iter(one.parts.items()))
+def measure_box_noise(accelerator: Accelerator, model, eval_set: EvaluationSet, processor) -> dict:
+    """NME of a set's first loaded split with shifted and scaled boxes; see `box_noise`."""
+    args, (name, crops) = eval_set.args, next(iter(eval_set.splits.items()))
 
-    def predict_crops(dataset) -> dict:
-        loader = accelerator.prepare(DataLoader(dataset, **loader_options(args)))
+    def predict_crops(noisy_crops) -> dict:
+        loader = accelerator.prepare(DataLoader(noisy_crops, **loader_options(args)))
         return predict(accelerator, model, loader, f"{name} with box noise", args.benchmark, args.flip)
 
     noise = box_noise(predict_crops, crops.faces, processor, args.benchmark, main_normalizer(args), seed=args.seed)

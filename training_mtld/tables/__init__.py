@@ -1,1 +1,1 @@
-"""The tables of the paper, trained and scored here."""
+"""The tables of the paper, reproduced by training and scoring."""

@@ -6,13 +6,13 @@
         -- --image_size 128 --epochs 12 --batch_size 16 --mixed_precision bf16
 
 Tables: 1 300W, AFLW and COFW, 2 WFLW (both with three backbones), 3 the modules, 4 size and speed, 5 the number of
-neighbours in the structure loss (3 and 5: ResNet-18 on 300W). What stands after -- goes to train_accelerate.py;
-without it, every training is the paper's recipe. Trainings run one after the other under `accelerate launch`, so that
-`accelerate config` decides where.
+neighbours in the structure loss (3 and 5: ResNet-18 on 300W). Options after -- are passed to train_accelerate.py;
+without them, every training follows the paper's recipe. Trainings run one after the other under `accelerate launch`,
+with the devices of `accelerate config`.
 
-Called again, it goes on where it stopped: what is done is not done again, and what two tables need is trained once.
-A training that was made with other options is an error, never a row. Each table is written to the output folder as
-tableN.md, beside the paper's numbers, and tableN.json, from which README.md is written.
+The same command continues after an interruption: finished trainings are not repeated, and a training of two tables
+runs once. A finished training with other options is an error. Each table is written to the output folder as tableN.md,
+beside the paper's numbers, and as tableN.json, from which results/README.md is generated.
 """
 
 import argparse
@@ -44,9 +44,9 @@ from .runs import (
     check_options,
     finish,
     is_done,
-    named_paths,
     parser_of_training,
     scored_splits,
+    split_name_and_path,
     training_arguments,
 )
 
@@ -64,13 +64,13 @@ LANDMARKS, IMAGE_SIZE = 98, 256  # of Table 4
 
 
 def module_run(modules: tuple[str, ...], held_out: bool) -> Run:
-    """The network of Table 3 with these modules on."""
-    off = tuple(f"{field}=false" for name, field in MODULES.items() if name not in modules)
-    return Run(RUN_NAMES[modules], config=off, held_out=held_out)
+    """The network of Table 3 with these modules."""
+    disabled = tuple(f"{field}=false" for name, field in MODULES.items() if name not in modules)
+    return Run(RUN_NAMES[modules], config=disabled, held_out=held_out)
 
 
 def neighbors_run(neighbors: int, held_out: bool) -> Run:
-    """The network of Table 5: at 0 neighbours the one without structure loss, at 5 the full one."""
+    """The network of Table 5: without structure loss for 0 neighbours, Table 3's full network for 5."""
     if neighbors == 0:
         return module_run(("MST", "Heat."), held_out)
     full = module_run(tuple(MODULES), held_out)
@@ -80,15 +80,15 @@ def neighbors_run(neighbors: int, held_out: bool) -> Run:
 
 
 def backbone_run(dataset: str, backbone: str, held_out: bool) -> Run:
-    """The network of Tables 1 and 2, scored on test faces: 300W's with ResNet-18 is Table 3's full one, unless that
-    is trained without held-out photos."""
+    """The network of Tables 1 and 2, scored on test faces. With ResNet-18 on 300W it is Table 3's full network, unless
+    that one is scored on held-out photos."""
     if (dataset, backbone) == ("300w", "resnet18") and not held_out:
         return module_run(tuple(MODULES), held_out=False)
     return Run(f"{dataset}-{backbone}", dataset, backbone)
 
 
 def runs_of(table: int, args: argparse.Namespace) -> list[Run]:
-    """The trainings of a table, in its order; those of Tables 1 and 2 as far as the data is given."""
+    """The trainings of a table, in its order; in Tables 1 and 2, those for which there is data."""
     held_out = args.validation_list is not None
     if table == 3:
         return [module_run(modules, held_out) for modules in RUN_NAMES]
@@ -101,23 +101,23 @@ def runs_of(table: int, args: argparse.Namespace) -> list[Run]:
 
 # Tables ----------------------------------------------------------------------------------------------------------
 
-Results = Mapping[str, Sequence[Result]]  # by name of the run, one for each seed
+Results = Mapping[str, Sequence[Result]]  # by name of the run, one result a seed
 
 
 def ablation_score(args: argparse.Namespace) -> tuple[str, str]:
-    """What Tables 3 and 5 are scored on, and the name of the normaliser."""
+    """The split or subset that Tables 3 and 5 are scored on, and the name of the normaliser."""
     run = module_run(tuple(MODULES), args.validation_list is not None)
     splits = scored_splits(run, args.budget)
     return "full" if len(splits) > 1 else splits[0], normalizer_of(run, args)
 
 
 def normalizer_of(run: Run, args: argparse.Namespace) -> str:
-    given = parser_of_training().parse_args(list(args.budget.options)).normalizer
-    return given or BENCHMARKS[run.dataset].default_normalizer
+    normalizer = parser_of_training().parse_args(list(args.budget.options)).normalizer
+    return normalizer or BENCHMARKS[run.dataset].default_normalizer
 
 
 def table_3(results: Results, args: argparse.Namespace) -> dict:
-    """Each row beside the rows that lack one of its modules."""
+    """Each row, compared with the rows that lack one of its modules."""
     score, normalizer = ablation_score(args)
     errors = {modules: stack_errors(results[name], score, normalizer) for modules, name in RUN_NAMES.items()}
     rows = []
@@ -143,7 +143,7 @@ def table_3(results: Results, args: argparse.Namespace) -> dict:
 
 
 def table_5(results: Results, args: argparse.Namespace) -> dict:
-    """Each row beside that of no neighbours, or of the fewest that were asked for."""
+    """Each row, compared with the row of the fewest neighbours."""
     score, normalizer = ablation_score(args)
     names = {neighbors: neighbors_run(neighbors, False).name for neighbors in args.neighbors}
     errors = {neighbors: stack_errors(results[name], score, normalizer) for neighbors, name in names.items()}
@@ -163,10 +163,10 @@ def table_5(results: Results, args: argparse.Namespace) -> dict:
 
 
 def _shared(results: Results, names, score: str, normalizer: str) -> dict:
-    """Of the rows of one table, which all have the same faces: `stack_errors` of them together would raise if not."""
-    all_of_them = [result for name in names for result in results[name]]
-    stack_errors(all_of_them, score, normalizer)
-    return common_facts(all_of_them, [score], normalizer)
+    """`common_facts` of the rows of one table. Raises ValueError if they are not scored on the same faces."""
+    all_results = [result for name in names for result in results[name]]
+    stack_errors(all_results, score, normalizer)
+    return common_facts(all_results, [score], normalizer)
 
 
 def backbone_table(table: int, results: Results, args: argparse.Namespace) -> dict:
@@ -178,8 +178,8 @@ def backbone_table(table: int, results: Results, args: argparse.Namespace) -> di
     for dataset in dict.fromkeys(name for name, _ in columns if name in args.data_dirs):
         runs = [backbone_run(dataset, backbone, held_out) for backbone in BACKBONES]
         normalizer = normalizer_of(runs[0], args)
-        scored = results[runs[0].name][0].scores["scores"]
-        scores = [score for name, score in columns if name == dataset and score in scored]
+        first_scores = results[runs[0].name][0].scores["scores"]
+        scores = [score for name, score in columns if name == dataset and score in first_scores]
         for run in runs:
             for score in scores:
                 errors = stack_errors(results[run.name], score, normalizer)
@@ -189,16 +189,16 @@ def backbone_table(table: int, results: Results, args: argparse.Namespace) -> di
 
 
 def table_4(args: argparse.Namespace) -> dict:
-    """Measured anew where that was not yet done with this code and these libraries."""
+    """The measurements in table4.json if they are of this commit and these libraries, otherwise new ones."""
     facts = {"commits": [str(git_commit(Path(__file__).parent))], "versions": library_versions()}
-    done = args.budget.output_dir / "table4.json"
-    if done.is_file() and (found := json.loads(done.read_text(encoding="utf-8")))["facts"] == facts:
-        return found
+    file = args.budget.output_dir / "table4.json"
+    if file.is_file() and (table := json.loads(file.read_text(encoding="utf-8")))["facts"] == facts:
+        return table
     return {"table": 4, "facts": facts, **measure_networks(BACKBONES, LANDMARKS, IMAGE_SIZE)}
 
 
 def build_table(table: int, results: Results, args: argparse.Namespace) -> dict:
-    """What `page` needs to write the table, and README.md to quote it."""
+    """The content of tableN.json, from which `page` and results/README.md are written."""
     if table == 4:
         return table_4(args)
     if table in (1, 2):
@@ -225,15 +225,15 @@ def make_parser() -> argparse.ArgumentParser:
         type=_data_dir,
         default=[],
         metavar="NAME=DIR",
-        help="where 300w, wflw, cofw and aflw are; columns of Tables 1 and 2 without data stay empty",
+        help="folders of 300w, wflw, cofw and aflw; columns of Tables 1 and 2 without data stay empty",
     )
     parser.add_argument("--output_dir", default="tables", help="(default: %(default)s)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of each training (default: 0)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds of each training (default: 0)")
     parser.add_argument(
         "--validation_list",
         metavar="FILE",
-        help="Tables 3 and 5: photos of 300W's training split, one a line, to leave out and score instead of the test "
-        "faces",
+        help="Tables 3 and 5: file of photos of 300W's training split, one a line, to leave out of training and to "
+        "score instead of the test faces",
     )
     parser.add_argument(
         "--neighbors",
@@ -257,14 +257,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _data_dir(text: str) -> tuple[str, str]:
-    name, path = named_paths(text, "NAME=DIR")
+    name, path = split_name_and_path(text, "NAME=DIR")
     if name not in ("300w", "wflw", "cofw", "aflw"):
         raise argparse.ArgumentTypeError(f"must name 300w, wflw, cofw or aflw, but got {text!r}")
     return name, path
 
 
 def _weights(text: str) -> tuple[str, str]:
-    name, path = named_paths(text, "NAME=FILE")
+    name, path = split_name_and_path(text, "NAME=FILE")
     if name not in BACKBONES or not Path(path).is_file():
         raise argparse.ArgumentTypeError(f"must be one of {', '.join(BACKBONES)} and a file, but got {text!r}")
     return name, path
@@ -299,10 +299,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def finish_all(runs: Sequence[Run], budget: Budget, console: Console) -> dict[str, list[Result]]:
-    """Every training with every seed, one after the other. Seeds outside, so that an early stop leaves whole tables of
-    fewer seeds."""
+    """Every training with every seed, one after the other. All runs of a seed come before the next seed, so that an
+    early stop leaves complete tables of fewer seeds."""
     tasks = [(run, seed) for seed in budget.seeds for run in runs]
-    for run, seed in tasks:  # what cannot be is told before the first training, not after it
+    for run, seed in tasks:  # raises errors before the first training, not after it
         parser_of_training().parse_args(training_arguments(run, seed, budget))
         is_done(run, seed, budget)
     results: dict[str, list[Result]] = {run.name: [] for run in runs}
@@ -311,17 +311,17 @@ def finish_all(runs: Sequence[Run], budget: Budget, console: Console) -> dict[st
         bar = progress.add_task("trainings", total=len(tasks), now="")
         for run, seed in tasks:
             watch = _watcher(progress, bar, f"{run.name}, seed {seed}")
-            skipped = is_done(run, seed, budget)
+            was_done = is_done(run, seed, budget)
             results[run.name].append(finish(run, seed, budget, watch))
-            progress.console.print(f"{budget.folder(run, seed)}: {'was done' if skipped else 'done'}", markup=False)
+            progress.console.print(f"{budget.folder(run, seed)}: {'was done' if was_done else 'done'}", markup=False)
             progress.advance(bar)
         progress.update(bar, now="")
     return results
 
 
 def _watcher(progress: Progress, bar, name: str) -> Callable[[str], None]:
-    def watch(what: str):
-        progress.update(bar, now=escape(f"{name} {what}"))
+    def watch(status: str):
+        progress.update(bar, now=escape(f"{name} {status}"))
 
     watch("")
     return watch
@@ -337,7 +337,7 @@ def make_tables(args: argparse.Namespace, console: Console):
         for suffix, content in {"json": json.dumps(table, indent=2) + "\n", "md": text}.items():
             write_whole(args.budget.output_dir / f"table{number}.{suffix}", content.encode())
         console.print(text, markup=False, highlight=False, soft_wrap=True)
-        console.print(f"{args.budget.output_dir / f'table{number}.md'} and .json hold it", markup=False)
+        console.print(f"{args.budget.output_dir / f'table{number}.md'} and .json hold the table", markup=False)
 
 
 def _terminate(signum, frame):

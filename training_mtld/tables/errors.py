@@ -1,4 +1,4 @@
-"""The numbers of the tables: errors of the same faces under several trainings, with intervals, and what was shared."""
+"""The numbers of the tables: errors of the same faces after several trainings, intervals, and common settings."""
 
 import csv
 import json
@@ -13,58 +13,58 @@ from .runs import Result, recorded_options
 
 
 def read_errors(result: Result, score: str, normalizer: str) -> tuple[list[tuple[str, str]], np.ndarray]:
-    """The faces that `score` stands for, split and name of each, and their NME (N,), fractions, in the file's order.
+    """Split and name of each face of `score`, and their NME (N,), fractions, in the order of faces.csv.
 
     Raises:
-        ValueError: naming the file, if it does not tell them.
+        ValueError: naming the file, if it lacks the faces or their errors.
     """
     subset = BENCHMARKS[result.run.dataset].subsets.get(score)
     splits = [score] if subset is None else subset.splits.split("+")
-    error, member = f"nme_{normalizer}", score if subset and subset.column else None
+    error_column, subset_column = f"nme_{normalizer}", score if subset and subset.column else None
     with result.faces_file.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    wanted = ["split", "number", error, *([member] if member else [])]
-    if not rows or not set(wanted) <= rows[0].keys():
-        raise ValueError(f"{result.faces_file} must have faces and the columns {', '.join(wanted)}, but lacks some")
-    chosen = [row for row in rows if row["split"] in splits and (member is None or row[member] == "True")]
-    values = np.array([float(row[error] or "nan") / 100 for row in chosen])
+    columns = ["split", "number", error_column, *([subset_column] if subset_column else [])]
+    if not rows or not set(columns) <= rows[0].keys():
+        raise ValueError(f"{result.faces_file} must have faces and the columns {', '.join(columns)}, but lacks some")
+    rows = [row for row in rows if row["split"] in splits and (subset_column is None or row[subset_column] == "True")]
+    values = np.array([float(row[error_column] or "nan") / 100 for row in rows])
     if not len(values) or not np.isfinite(values).all():
-        raise ValueError(f"{result.faces_file} must tell the {normalizer} error of each face of {score}, but does not")
-    return [(row["split"], row.get("image_id", row["number"])) for row in chosen], values
+        raise ValueError(f"{result.faces_file} must have the {normalizer} error of each face of {score}, but has not")
+    return [(row["split"], row.get("image_id", row["number"])) for row in rows], values
 
 
 def stack_errors(results: Sequence[Result], score: str, normalizer: str) -> np.ndarray:
     """Errors (seeds, N) of the same faces. Raises ValueError if the faces are not the same."""
-    stacked = [read_errors(result, score, normalizer) for result in results]
-    for result, (names, _) in zip(results, stacked):
-        if names != stacked[0][0]:
+    names_and_errors = [read_errors(result, score, normalizer) for result in results]
+    for result, (names, _) in zip(results, names_and_errors):
+        if names != names_and_errors[0][0]:
             raise ValueError(
                 f"{result.faces_file} must be of the same faces as {results[0].faces_file}, but is of others"
             )
-    return np.stack([errors for _, errors in stacked])
+    return np.stack([errors for _, errors in names_and_errors])
 
 
 def estimate(values: np.ndarray, seeds: Sequence[int]) -> dict:
-    """Mean of `values` (seeds, N), its 95 % interval by bootstrap over the N faces of the means over seeds, and the
-    mean of each seed."""
-    faces = values.mean(axis=0)
-    drawn = np.random.default_rng(0).integers(len(faces), size=(RESAMPLES, len(faces)))
-    low, high = np.percentile(faces[drawn].mean(axis=1), INTERVAL)
+    """Mean of `values` (seeds, N), its 95 % interval, and the mean of each seed. The interval is a bootstrap over the
+    N faces, of each face's mean over the seeds."""
+    face_means = values.mean(axis=0)
+    indices = np.random.default_rng(0).integers(len(face_means), size=(RESAMPLES, len(face_means)))
+    low, high = np.percentile(face_means[indices].mean(axis=1), INTERVAL)
     by_seed = {str(seed): float(mean) for seed, mean in zip(seeds, values.mean(axis=1))}
-    return {"value": float(faces.mean()), "low": float(low), "high": float(high), "seeds": by_seed}
+    return {"value": float(face_means.mean()), "low": float(low), "high": float(high), "seeds": by_seed}
 
 
 def mean_layers(results: Sequence[Result], score: str) -> dict[str, float]:
-    """NME of each decoder layer, mean over the seeds, as far as the evaluations tell it (see `scores.score_faces`)."""
+    """NME of each decoder layer, mean over the seeds; empty if the evaluations lack it (see `scores.score_faces`)."""
     layers = [result.scores["scores"][score].get("layers", {}) for result in results]
-    return {name: float(np.mean([found[name] for found in layers])) for name in layers[0]}
+    return {name: float(np.mean([by_layer[name] for by_layer in layers])) for name in layers[0]}
 
 
 def common_facts(results: Sequence[Result], scores: Sequence[str], normalizer: str) -> dict:
-    """What all of the trainings share, as they recorded it. Seeds may differ, and commits are listed.
+    """The settings that all trainings share, from their records, with lists of their seeds and commits.
 
     Raises:
-        ValueError: if they do not share it.
+        ValueError: if a setting differs.
     """
     facts = [_facts(result, scores) for result in results]
     for result, other in zip(results, facts):
@@ -85,21 +85,21 @@ def common_facts(results: Sequence[Result], scores: Sequence[str], normalizer: s
 
 
 def _weights(result: Result) -> str:
-    """What the backbone started from."""
-    given = recorded_options(result.stage.command)
-    return "random" if given.random_backbone else given.backbone_checkpoint or "timm"
+    """The weights from which the backbone was trained."""
+    options = recorded_options(result.stage.command)
+    return "random" if options.random_backbone else options.backbone_checkpoint or "timm"
 
 
 def _facts(result: Result, scores: Sequence[str]) -> dict:
     stage, evaluation = result.stage, result.scores
     (data,) = stage.datasets
-    given = recorded_options(stage.command)
+    options = recorded_options(stage.command)
     config = json.loads((result.folder / "config.json").read_text(encoding="utf-8"))
     return {
         "dataset": data.title,
         "epochs": stage.epochs,
         "image_size": config["image_size"],
-        "batch_size": given.batch_size * given.gradient_accumulation_steps * int(stage.setting.split()[0]),
+        "batch_size": options.batch_size * options.gradient_accumulation_steps * int(stage.setting.split()[0]),
         "train_split": data.split,
         "train_faces": data.faces,
         "official_train_faces": data.official_faces,

@@ -1,4 +1,4 @@
-"""The tables as Markdown: what the trainings here gave, beside the paper's numbers."""
+"""The tables as Markdown: results of the trainings here, beside the paper's numbers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,16 +13,16 @@ TITLES = {
     4: "Table 4: size and speed",
     5: "Table 5: neighbours in the structure loss, on 300W",
 }
-NOTHING = "–"
+NO_VALUE = "–"
 RUN_LABELS = {"base": "base", "mst": "MST", "mst-heatmap": "MST, Heat.", "mst-structure": "MST, Struc."}
 HASH_DIGITS = 7
 
 
 def page(table: Mapping) -> str:
-    """Markdown of a table as `tableN.json` holds it: what was done, the table, the paper's contradictions. No title.
+    """A `tableN.json` as Markdown without a title: the setup, the table, and contradictions of the paper.
 
     Raises:
-        ValueError: if it is of no such table.
+        ValueError: if `table` has no number from 1 to 5.
     """
     makers = {1: _backbone_page, 2: _backbone_page, 3: _module_page, 4: _cost_page, 5: _neighbor_page}
     if table.get("table") not in makers:
@@ -32,7 +32,7 @@ def page(table: Mapping) -> str:
 
 
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table: the first column to the left, the others to the right."""
+    """A Markdown table; the first column is aligned left, the others right."""
     lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -40,13 +40,13 @@ def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def interval(estimate: Mapping | None, digits: int = 2) -> str:
     """ "3.42 [3.30, 3.55]" in percent."""
     if estimate is None:
-        return NOTHING
+        return NO_VALUE
     value, low, high = (percent(estimate[name], digits) for name in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 
 def change(estimate: Mapping) -> str:
-    """The same of a difference, with its sign."""
+    """As `interval`, for a difference, with signs."""
     value, low, high = (_signed(estimate[name]) for name in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
@@ -55,48 +55,48 @@ def percent(fraction: float, digits: int = 2) -> str:
     return f"{100 * fraction:.{digits}f}"
 
 
-def listed(names: Iterable) -> str:
+def join_names(names: Iterable) -> str:
     """ "a", "a and b", "a, b and c"."""
     *first, last = map(str, names)
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def budget(facts: Mapping) -> str:
-    """A sentence on how the trainings behind a table were done and scored."""
+    """Sentences on how the trainings of a table were run and scored."""
     official = facts["official_train_faces"]
     of_all = "" if official in (None, facts["train_faces"]) else f" of the {official:,}"
-    trained = "streamed" if facts["train_faces"] is None else f"{facts['train_faces']:,}{of_all}"
-    seeds = f"{'seed' if len(facts['seeds']) == 1 else 'seeds'} {listed(facts['seeds'])}"
-    scored = listed(f"{count:,} of {score}" for score, count in facts["faces"].items())
-    weights = listed(dict.fromkeys(facts["backbone_weights"].values()))
+    count = "streamed" if facts["train_faces"] is None else f"{facts['train_faces']:,}{of_all}"
+    seeds = f"{'seed' if len(facts['seeds']) == 1 else 'seeds'} {join_names(facts['seeds'])}"
+    scored_faces = join_names(f"{count:,} of {score}" for score, count in facts["faces"].items())
+    weights = join_names(dict.fromkeys(facts["backbone_weights"].values()))
     return (
         f"{facts['dataset']}: {facts['epochs']} epochs, of which the last is scored, at {facts['image_size']} x "
-        f"{facts['image_size']}, batch {facts['batch_size']}, {seeds}, on {trained} faces of {facts['train_split']} "
-        f"({facts['trained_on']}; backbone's weights: {weights}; {_commits(facts)}). Scored on {scored} "
+        f"{facts['image_size']}, batch {facts['batch_size']}, {seeds}, on {count} faces of {facts['train_split']} "
+        f"({facts['trained_on']}; backbone's weights: {weights}; {_commits(facts)}). Scored on {scored_faces} "
         f"({facts['scored_on']}). NME in %, {facts['normalizer']}."
     )
 
 
 def _commits(facts: Mapping) -> str:
-    shown = [
+    commits = [
         commit.replace(commit.split()[0], commit.split()[0][:HASH_DIGITS]) if commit != "None" else "unknown"
         for commit in facts["commits"]
     ]
-    return f"commit{'s' if len(shown) > 1 else ''} {listed(shown)}"
+    return f"commit{'s' if len(commits) > 1 else ''} {join_names(commits)}"
 
 
 def _signed(fraction: float) -> str:
     return f"{100 * fraction:+.2f}"
 
 
-def _seeds(estimate: Mapping, show) -> str:
-    return ", ".join(show(value) for value in estimate["seeds"].values())
+def _seeds(estimate: Mapping, form) -> str:
+    return ", ".join(form(value) for value in estimate["seeds"].values())
 
 
-_HOW = (
-    "In brackets 95 % intervals: bootstrap over faces of each face's error averaged over the seeds. A difference is "
-    "taken face by face and seed by seed, so that its interval is of the difference itself; below 0 is better. The "
-    "intervals do not tell how another seed would have come out: each seed's own value does."
+_ABOUT_DIFFERENCES = (
+    "In brackets 95 % intervals: bootstrap over faces of each face's error averaged over the seeds. Differences are "
+    "between errors of the same face and seed, and their intervals are those of the difference; below 0 is better. "
+    "The intervals do not cover the variation between seeds, which the values by seed show."
 )
 
 
@@ -114,27 +114,27 @@ def _module_page(table: Mapping) -> list[str]:
                 f"{row['paper']:.2f}",
                 interval(row["nme"]),
                 _seeds(row["nme"], percent),
-                ", ".join(percent(value) for value in row.get("layers", {}).values()) or NOTHING,
-                "<br>".join(against) or NOTHING,
+                ", ".join(percent(value) for value in row.get("layers", {}).values()) or NO_VALUE,
+                "<br>".join(against) or NO_VALUE,
             ]
         )
     header = ["Base", "MST", "Heat.", "Struc.", "paper", "here", "by seed", "by layer", "what the module changes"]
-    by_layer = "By layer: what the first decoder layer starts from, and what each layer makes of it."
-    return [f"{budget(table['facts'])} {_paper_budget()}", grid(header, rows), f"{_HOW} {by_layer}"]
+    by_layer = "By layer: the NME of the first decoder layer's input and of each layer's output."
+    return [f"{budget(table['facts'])} {_paper_budget()}", grid(header, rows), f"{_ABOUT_DIFFERENCES} {by_layer}"]
 
 
 def _neighbor_page(table: Mapping) -> list[str]:
     measured = {row["neighbors"]: row for row in table["rows"]}
     rows = []
-    for neighbors, quoted in paper.TABLE_5.items():
+    for neighbors, paper_nme in paper.TABLE_5.items():
         row = measured.get(neighbors)
-        cells = [NOTHING] * 3
+        cells = [NO_VALUE] * 3
         if row:
             differences = [f"{change(other)} ({_seeds(other, _signed)})" for other in row["against"].values()]
-            cells = [interval(row["nme"]), _seeds(row["nme"], percent), *(differences or [NOTHING])]
-        rows.append([str(neighbors), f"{quoted:.2f}", *cells])
+            cells = [interval(row["nme"]), _seeds(row["nme"], percent), *(differences or [NO_VALUE])]
+        rows.append([str(neighbors), f"{paper_nme:.2f}", *cells])
     header = ["neighbours", "paper", "here", "by seed", f"against {table['first']} (by seed)"]
-    return [f"{budget(table['facts'])} {_paper_budget()}", grid(header, rows), _HOW]
+    return [f"{budget(table['facts'])} {_paper_budget()}", grid(header, rows), _ABOUT_DIFFERENCES]
 
 
 def _paper_budget() -> str:
@@ -143,10 +143,12 @@ def _paper_budget() -> str:
 
 def _backbone_page(table: Mapping) -> list[str]:
     number = table["table"]
-    columns, quoted = {1: (paper.TABLE_1_COLUMNS, paper.TABLE_1), 2: (paper.TABLE_2_COLUMNS, paper.TABLE_2)}[number]
+    sources = {1: (paper.TABLE_1_COLUMNS, paper.TABLE_1), 2: (paper.TABLE_2_COLUMNS, paper.TABLE_2)}
+    columns, paper_rows = sources[number]
     titles = [f"{BENCHMARKS[name].title} {score}" for name, score in columns]
     rows = [
-        [_by_whom(row.method), row.backbone, *(_quoted(row.nme.get(column)) for column in columns)] for row in quoted
+        [_method_title(row.method), row.backbone, *(_format_paper_value(row.nme.get(column)) for column in columns)]
+        for row in paper_rows
     ]
     for row in table["rows"]:
         cells = [interval(row["cells"].get(f"{name} {score}")) for name, score in columns]
@@ -154,41 +156,41 @@ def _backbone_page(table: Mapping) -> list[str]:
     missing = [BENCHMARKS[name].title for name in dict.fromkeys(n for n, _ in columns) if name not in table["facts"]]
     notes = [budget(facts) for facts in table["facts"].values()]
     if "aflw" in table["facts"]:
-        notes.append("AFLW test is what the paper calls full.")
+        notes.append('AFLW test is the paper\'s "full".')
     if missing:
-        notes.append(f"Not measured here, as the data was not at hand: {listed(missing)}.")
-    return ["\n".join(f"- {note}" for note in notes), grid(["method", "backbone", *titles], rows), _HOW_ALONE]
+        notes.append(f"Not measured here, without data: {join_names(missing)}.")
+    return ["\n".join(f"- {note}" for note in notes), grid(["method", "backbone", *titles], rows), _ABOUT_INTERVALS]
 
 
-_HOW_ALONE = "In brackets 95 % intervals: bootstrap over faces of each face's error averaged over the seeds."
+_ABOUT_INTERVALS = "In brackets 95 % intervals: bootstrap over faces of each face's error averaged over the seeds."
 
 
-def _by_whom(method: str) -> str:
+def _method_title(method: str) -> str:
     return f"{method}, the paper" if method == "MTLD" else method
 
 
-def _quoted(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.2f}"
+def _format_paper_value(value: float | None) -> str:
+    return NO_VALUE if value is None else f"{value:.2f}"
 
 
 def _cost_page(table: Mapping) -> list[str]:
     rows = [
-        [_by_whom(row.method), row.backbone, f"{row.parameters} M", f"{row.multiply_adds} G", f"{row.cpu:g}"]
-        + [f"{row.gpu:g}", NOTHING, NOTHING]
+        [_method_title(row.method), row.backbone, f"{row.parameters} M", f"{row.multiply_adds} G", f"{row.cpu:g}"]
+        + [f"{row.gpu:g}", NO_VALUE, NO_VALUE]
         for row in paper.TABLE_4
     ]
     for backbone, row in table["networks"].items():
-        # No absolute speed of a CPU: what else it does, and how it is shared, is not known of it.
-        speeds = [NOTHING, f"{row['gpu']['images_per_second']:.1f}" if row.get("gpu") else NOTHING]
-        ratios = [f"{row[d]['ratio']:.2f}" if row.get(d) else NOTHING for d in ("cpu", "gpu")]
+        # No absolute speed of the CPU, as its other load is not known.
+        speeds = [NO_VALUE, f"{row['gpu']['images_per_second']:.1f}" if row.get("gpu") else NO_VALUE]
+        ratios = [f"{row[d]['ratio']:.2f}" if row.get(d) else NO_VALUE for d in ("cpu", "gpu")]
         size = [f"{row['parameters'] / 1e6:.1f} M", f"{row['multiply_adds'] / 1e9:.2f} G"]
         rows.append(["**MTLD, here**", paper.BACKBONE_TITLES.get(backbone, backbone), *size, *speeds, *ratios])
     header = ["method", "backbone", "parameters", "multiply-adds", "CPU, faces/s", "GPU, faces/s"]
     size = table["image_size"]
     text = (
         f"{table['num_landmarks']} landmarks, {size} x {size}, batch {table['batch_size']}, float32, medians of "
-        f"{table['runs']} runs. The paper's speeds are of {paper.TABLE_4_MACHINES}. What is measured here is the time "
-        f"over that of the bare timm trunk, in turns with it, on {table['cpu']} ({table['threads']} threads) and "
+        f"{table['runs']} runs. The paper's speeds are of {paper.TABLE_4_MACHINES}. Measured here is the time "
+        f"relative to the timm trunk alone, timed alternately, on {table['cpu']} ({table['threads']} threads) and "
         f"{table['gpu'] or 'no GPU'}."
     )
     return [text, grid([*header, "time over trunk, CPU", "GPU"], rows)]

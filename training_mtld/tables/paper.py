@@ -1,7 +1,7 @@
 """Tables 1 to 5 of the paper (Sha et al., PRCV 2023), as printed: errors in percent of the normaliser.
 
-What the paper says of them: 300W, COFW and WFLW are normalised by the inter-ocular distance, AFLW by the face box;
-Tables 3 and 5 are of ResNet-18 on 300W full.
+In the paper, 300W, COFW and WFLW are normalised by the inter-ocular distance, AFLW by the face box. Tables 3 and 5
+are for ResNet-18 on 300W full.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ BACKBONE_TITLES = MappingProxyType({"resnet18": "ResNet-18", "resnet50": "ResNet
 
 @dataclass(frozen=True)
 class Scores:
-    """A row of Table 1 or 2: `nme` by data set and score, as `scores.json` names them; what is missing has a dash."""
+    """A row of Table 1 or 2: `nme` by data set and score, named as in `scores.json`; dashes are left out."""
 
     method: str
     backbone: str
@@ -22,7 +22,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Cost:
-    """A row of Table 4: parameters in millions, multiply-adds in billions, faces a second of batch size 1."""
+    """A row of Table 4: parameters in millions, multiply-adds in billions, faces a second at batch size 1."""
 
     method: str
     backbone: str
@@ -33,8 +33,8 @@ class Cost:
 
 
 def _row(columns, method: str, backbone: str, *values: float | None) -> Scores:
-    named = {column: value for column, value in zip(columns, values, strict=True) if value is not None}
-    return Scores(method, backbone, MappingProxyType(named))
+    nme = {column: value for column, value in zip(columns, values, strict=True) if value is not None}
+    return Scores(method, backbone, MappingProxyType(nme))
 
 
 TABLE_1_COLUMNS = (
@@ -75,7 +75,7 @@ TABLE_2 = (
     _row(TABLE_2_COLUMNS, "MTLD", "ResNet-101", 4.25, 7.29, 4.37, 4.10, 4.03, 5.31, 4.91),
 )
 
-# By the modules that are on, beside the base.
+# By the modules in addition to the base.
 TABLE_3 = MappingProxyType(
     {
         (): 4.02,

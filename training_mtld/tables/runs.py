@@ -1,4 +1,4 @@
-"""The trainings behind the tables: each is done once, resumed where it stopped, and scored."""
+"""The trainings of the tables: each is run once, resumed after an interruption, and scored."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ from modeling_mtld.auto_mtld import write_whole
 from modeling_mtld.model_card_mtld import RECORD, WEIGHTS, Stage, read_stages
 
 from ..evaluation.report import read_report
-from ..facts import file_fingerprint, shown_command
+from ..facts import command_line, file_fingerprint
 from ..options import (
     Parser,
     add_checkpoints,
@@ -31,32 +31,32 @@ from ..options import (
 )
 
 SCRIPT = Path(__file__).resolve().parents[2] / "train_accelerate.py"
-NAME = ("accelerate", "launch", "train_accelerate.py")
+COMMAND = ("accelerate", "launch", "train_accelerate.py")
 FACES = "faces.csv"
-TERMINATION_SECONDS = 60.0  # seconds that an interrupted training has for its last checkpoint
+TERMINATION_SECONDS = 60.0  # that an interrupted training has to save its last checkpoint
 SET_BY_TABLES = (  # options of train_accelerate.py that the tables set themselves
     *("dataset", "data_dir", "backbone", "validation_list", "eval_splits", "seed", "output_dir"),
     *("resume_from_checkpoint", "eval_only", "model_name_or_path", "flip", "box_noise", "push_to_hub"),
 )
 FIELDS_SET_BY_TABLES = ("use_multiscale_transformer", "use_heatmap_loss", "use_structure_loss", "num_neighbors")
-WITHOUT_EFFECT = (  # on the trained weights; what is scored is looked up in the scores
+WITHOUT_EFFECT = (  # options that do not change the trained weights; scores are checked by `is_scored`
     *("data_dir", "output_dir", "resume_from_checkpoint", "eval_splits", "eval_every", "num_workers"),
     *("save_steps", "save_epochs", "save_minutes", "save_total_limit", "report_to", "picture_every"),
     *("push_to_hub", "private", "normalizer"),
 )
-OF_SCORING = ("batch_size", "num_workers", "mixed_precision", "normalizer")
+SCORING_OPTIONS = ("batch_size", "num_workers", "mixed_precision", "normalizer")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training that tables need, for each seed.
+    """A training of the tables, to be run with each seed.
 
     Attributes:
         name: its folder is OUT/runs/NAME-seedSEED.
         dataset: in `BENCHMARKS`.
         backbone: timm name.
         config: fields of `MTLDConfig` as NAME=VALUE.
-        held_out: whether the photos of --validation_list are left out and scored instead of the test faces.
+        held_out: whether the photos of --validation_list are left out of training and scored instead of test faces.
     """
 
     name: str
@@ -68,13 +68,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Budget:
-    """What all trainings of a call share.
+    """The settings of all trainings of a call.
 
     Attributes:
         data_dirs: folder of each data set.
-        output_dir: runs/ and the tables go here.
+        output_dir: folder of runs/ and the tables.
         validation_list: photos of 300W's training split to score instead of its test faces.
-        backbone_weights: file of timm's weights for a backbone, by its name; the others' come from the Hub.
+        backbone_weights: files of timm weights by backbone; others come from the Hub.
         options: of train_accelerate.py, as typed.
     """
 
@@ -91,7 +91,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished training: its folder, what it recorded and what its evaluation wrote."""
+    """A finished training: its folder, its record, and the scores of its evaluation."""
 
     run: Run
     seed: int
@@ -105,34 +105,34 @@ class Result:
 
 
 class TrainingFailed(RuntimeError):
-    """In one line: which training, and where its log is."""
+    """Names the training and its log in one line."""
 
 
 def scored_splits(run: Run, budget: Budget) -> list[str]:
-    """The splits to score: "validation", or those for testing that the data set has.
+    """The splits to score: "validation", or the test splits that the data has.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if the data has no test split.
     """
     if run.held_out:
         return ["validation"]
     benchmark, data_dir = BENCHMARKS[run.dataset], budget.data_dirs[run.dataset]
     full = benchmark.subsets.get("full")
-    wanted = full.splits.split("+") if full else [benchmark.test_split]
-    found = split_names(open_faces(benchmark, data_dir))
-    names = [name for name in wanted if name in found]
+    test_splits = full.splits.split("+") if full else [benchmark.test_split]
+    splits = split_names(open_faces(benchmark, data_dir))
+    names = [name for name in test_splits if name in splits]
     if not names:
-        raise ValueError(f"{data_dir} must have {' or '.join(wanted)}, but got {', '.join(found)}")
+        raise ValueError(f"{data_dir} must have {' or '.join(test_splits)}, but got {', '.join(splits)}")
     return names
 
 
 def training_arguments(run: Run, seed: int, budget: Budget) -> list[str]:
     """The options of train_accelerate.py for one training."""
     weights = (budget.backbone_weights or {}).get(run.backbone)
-    scored = scored_splits(run, budget)
+    splits = scored_splits(run, budget)
     return [
         *("--dataset", run.dataset, "--data_dir", budget.data_dirs[run.dataset]),
-        *(["--validation_list", budget.validation_list] if run.held_out else ["--eval_splits", *scored]),
+        *(["--validation_list", budget.validation_list] if run.held_out else ["--eval_splits", *splits]),
         *([] if run.backbone == "resnet18" else ["--backbone", run.backbone]),
         *([] if weights is None else ["--backbone_checkpoint", weights]),
         *("--eval_every", "0"),
@@ -143,21 +143,21 @@ def training_arguments(run: Run, seed: int, budget: Budget) -> list[str]:
 
 
 def scoring_arguments(run: Run, seed: int, budget: Budget) -> list[str]:
-    """The options of train_accelerate.py that score a finished training as it would have done itself."""
+    """The options of train_accelerate.py that score a finished training as the training itself does at its end."""
     folder = budget.folder(run, seed)
-    given = parser_of_training().parse_args(training_arguments(run, seed, budget))
-    kept = [(name, getattr(given, name)) for name in OF_SCORING]
+    args = parser_of_training().parse_args(training_arguments(run, seed, budget))
+    options = [(name, getattr(args, name)) for name in SCORING_OPTIONS]
     return [
         *("--eval_only", "--model_name_or_path", str(folder), "--output_dir", str(folder / "evaluation")),
         *("--dataset", run.dataset, "--data_dir", budget.data_dirs[run.dataset]),
         *(["--validation_list", budget.validation_list] if run.held_out else []),
         *([] if run.held_out else ["--eval_splits", *scored_splits(run, budget)]),
-        *(word for name, value in kept if value is not None for word in (f"--{name}", str(value))),
+        *(word for name, value in options if value is not None for word in (f"--{name}", str(value))),
     ]
 
 
 def parser_of_training() -> Parser:
-    """That of train_accelerate.py: it knows names and kinds of the options, and does not look at files."""
+    """The parser of train_accelerate.py's options. It checks their names and types, but no files."""
     parser = Parser(allow_abbrev=False)
     for add in (add_data, add_model, add_training, add_optimization, add_checkpoints, add_evaluation, add_tracking):
         add(parser)
@@ -166,54 +166,54 @@ def parser_of_training() -> Parser:
 
 def check_options(options: Sequence[str]):
     """Raises ValueError for options of train_accelerate.py that are wrong or that the tables set themselves."""
-    given = parser_of_training().parse_args(list(options))
+    args = parser_of_training().parse_args(list(options))
     defaults = parser_of_training().parse_args([])
     for name in SET_BY_TABLES:
-        if getattr(given, name) != getattr(defaults, name):
+        if getattr(args, name) != getattr(defaults, name):
             raise ValueError(f"the options after -- must leave --{name} to the tables, but got {shlex.join(options)}")
-    for name, value in given.config:
+    for name, value in args.config:
         if name in FIELDS_SET_BY_TABLES:
             raise ValueError(f"the options after -- must leave {name} to the tables, but got {name}={value}")
 
 
-def differences(recorded: str, asked: str) -> list[str]:
-    """What two commands of train_accelerate.py, as `shown_command` writes them, set differently and trains otherwise:
-    "--epochs 12 there, 150 asked for"."""
-    old, new = (_effective(command) for command in (recorded, asked))
+def differences(old_command: str, new_command: str) -> list[str]:
+    """The options that differ between two commands of train_accelerate.py, written by `command_line`, and change the
+    trained weights: "--epochs 12 there, 150 asked for"."""
+    old, new = (_effective_options(command) for command in (old_command, new_command))
     return [f"--{name} {old[name]} there, {new[name]} asked for" for name in new if old[name] != new[name]]
 
 
 def recorded_options(command: str) -> argparse.Namespace:
-    """The options of train_accelerate.py in a command as `shown_command` writes it; those of older code that there are
-    no more, such as --channels_last, are left out."""
+    """The options of train_accelerate.py in a command written by `command_line`. Options of older code that no longer
+    exist, such as --channels_last, are left out."""
     words = shlex.split(command)
-    return parser_of_training().parse_known_args(words[words.index(NAME[-1]) + 1 :])[0]
+    return parser_of_training().parse_known_args(words[words.index(COMMAND[-1]) + 1 :])[0]
 
 
-def _effective(command: str) -> dict[str, object]:
+def _effective_options(command: str) -> dict[str, object]:
     values = vars(recorded_options(command))
     values["config"] = dict(values["config"])
     values["augmentation"] = dict(values["augmentation"])
     values["backbone"] = values["backbone"] or "resnet18"
-    # Files are told without their place.
+    # Commands are recorded with file names, not paths.
     values["backbone_checkpoint"] = values["backbone_checkpoint"] and Path(values["backbone_checkpoint"]).name
     values["validation_list"] = " ".join(Path(file).name for file in values["validation_list"] or ()) or None
     return {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
 
 
 def check_recorded(run: Run, seed: int, budget: Budget):
-    """Raises ValueError if the run's folder holds a training, finished or begun, with other options than asked for."""
-    folder, asked = budget.folder(run, seed), shown_command([*NAME, *training_arguments(run, seed, budget)])
+    """Raises ValueError if the run's folder holds a finished or unfinished training with other options."""
+    folder, command = budget.folder(run, seed), command_line([*COMMAND, *training_arguments(run, seed, budget)])
     recorded = None
     if is_trained(folder):
         recorded = read_stages(str(folder))[-1].command
-    elif _note(folder).is_file():
-        recorded = _note(folder).read_text(encoding="utf-8").strip()
-    found = [] if recorded is None else differences(recorded, asked)
-    if found:
+    elif _command_file(folder).is_file():
+        recorded = _command_file(folder).read_text(encoding="utf-8").strip()
+    changes = [] if recorded is None else differences(recorded, command)
+    if changes:
         raise ValueError(
-            f"{folder} must be a training with the same options, but got {'; '.join(found)}; another --output_dir "
-            "keeps both"
+            f"{folder} must be a training with the same options, but got {'; '.join(changes)}; with another "
+            "--output_dir both are kept"
         )
 
 
@@ -222,7 +222,7 @@ def is_trained(folder: Path) -> bool:
 
 
 def is_scored(folder: Path, splits: Sequence[str]) -> bool:
-    """Whether the evaluation there is of the weights there, and of these splits."""
+    """Whether the folder's evaluation is of its present weights, and has all of `splits`."""
     if not (folder / "evaluation" / FACES).is_file():
         return False
     try:
@@ -233,10 +233,10 @@ def is_scored(folder: Path, splits: Sequence[str]) -> bool:
 
 
 def finish(run: Run, seed: int, budget: Budget, watch: Callable[[str], None]) -> Result:
-    """Trains and scores, whichever is still to do. `watch` is told several times a second what goes on.
+    """Trains and scores, as far as not yet done. `watch` is called with the progress several times a second.
 
     Raises:
-        ValueError: if what is there was trained otherwise.
+        ValueError: if the folder holds a training with other options.
         TrainingFailed: naming the log.
     """
     folder = budget.folder(run, seed)
@@ -245,7 +245,7 @@ def finish(run: Run, seed: int, budget: Budget, watch: Callable[[str], None]) ->
     if not is_trained(folder):
         arguments = training_arguments(run, seed, budget)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(_note(folder), f"{shown_command([*NAME, *arguments])}\n".encode())
+        write_whole(_command_file(folder), f"{command_line([*COMMAND, *arguments])}\n".encode())
         launch(arguments, log, watch)
     if not is_scored(folder, scored_splits(run, budget)):
         launch(scoring_arguments(run, seed, budget), log, watch)
@@ -253,7 +253,7 @@ def finish(run: Run, seed: int, budget: Budget, watch: Callable[[str], None]) ->
 
 
 def is_done(run: Run, seed: int, budget: Budget) -> bool:
-    """Raises ValueError if what is there was trained otherwise."""
+    """Whether the run is trained and scored. Raises ValueError if its folder holds a training with other options."""
     check_recorded(run, seed, budget)
     folder = budget.folder(run, seed)
     return is_trained(folder) and is_scored(folder, scored_splits(run, budget))
@@ -262,17 +262,17 @@ def is_done(run: Run, seed: int, budget: Budget) -> bool:
 def read_result(run: Run, seed: int, budget: Budget) -> Result:
     folder = budget.folder(run, seed)
     if not (is_trained(folder) and is_scored(folder, scored_splits(run, budget))):
-        raise TrainingFailed(f"{folder} must hold a training and its evaluation after both, but they are not there")
+        raise TrainingFailed(f"{folder} must hold a training and its evaluation, but they were not written")
     return Result(run, seed, folder, read_stages(str(folder))[-1], read_report(folder / "evaluation"))
 
 
-def _note(folder: Path) -> Path:
-    """Holds the command of a training that was begun: only a finished one has a record of its own."""
+def _command_file(folder: Path) -> Path:
+    """The file with the command of an unfinished training, which has no record yet."""
     return folder.with_name(f"{folder.name}.command")
 
 
 def launch(arguments: Sequence[str], log: Path, watch: Callable[[str], None]):
-    """Runs train_accelerate.py, its output added to `log`. When interrupted, it ends the training first.
+    """Runs train_accelerate.py and appends its output to `log`. An interruption ends the training as well.
 
     Raises:
         TrainingFailed: naming the log, with its last line.
@@ -290,20 +290,20 @@ def launch(arguments: Sequence[str], log: Path, watch: Callable[[str], None]):
         _end(process)
         raise
     if process.returncode:
-        raise TrainingFailed(f"{log.stem} failed, {log} tells why: {last_line(log)}")
+        raise TrainingFailed(f"{log.stem} failed, see {log}: {last_line(log)}")
 
 
 def _end(process: subprocess.Popen):
-    """Ends the launcher and what it launched, which saves a checkpoint on SIGTERM."""
+    """Ends the launcher and its processes, which save a checkpoint on SIGTERM."""
     deadline = time.monotonic() + TERMINATION_SECONDS
     try:
         os.killpg(process.pid, signal.SIGTERM)
         while time.monotonic() < deadline:
-            process.poll()  # so that the launcher itself does not stay in the group
+            process.poll()  # reaps the launcher, which otherwise stays in the group
             os.killpg(process.pid, 0)
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:  # all have gone
+    except ProcessLookupError:  # all processes have ended
         pass
 
 
@@ -314,9 +314,9 @@ def _tail(log: Path) -> str:
 
 
 def _epoch(log: Path) -> str:
-    """How far a training is, from its progress bar."""
-    found = re.findall(r"epoch (\d+/\d+)", _tail(log))
-    return f"epoch {found[-1]}" if found else ""
+    """The current epoch, from the training's progress bar."""
+    epochs = re.findall(r"epoch (\d+/\d+)", _tail(log))
+    return f"epoch {epochs[-1]}" if epochs else ""
 
 
 def last_line(log: Path) -> str:
@@ -324,8 +324,8 @@ def last_line(log: Path) -> str:
     return lines[-1] if lines else "it is empty"
 
 
-def named_paths(text: str, what: str) -> tuple[str, str]:
-    """NAME=PATH of an option as name and path."""
+def split_name_and_path(text: str, what: str) -> tuple[str, str]:
+    """Name and path of an option's value NAME=PATH."""
     name, equals, path = text.partition("=")
     if not (name and equals and path):
         raise argparse.ArgumentTypeError(f"must be {what}, but got {text!r}")
