@@ -5,8 +5,9 @@ STAMP := $(VENV)/.installed
 # The photo for `make detect` goes to the recipe through the environment, so that spaces and quotes in its name survive.
 export IMAGE
 # These commands print one clear line where they fail, and make would add its own. On SIGQUIT it waits for the recipe, and
-# exits with status 1 and without a word. The trap has the shell wait for a command that Ctrl-C ends.
-QUIETLY := || { kill -QUIT $$PPID; sleep 1; }
+# exits with status 1 and without a message. Where SIGQUIT is ignored, as in a shell's background jobs, the status of the
+# command is returned and make adds its line. `trap : INT` makes the shell wait for a command that Ctrl-C ends.
+QUIETLY := || { status=$$?; trap 'quits=1' QUIT; kill -QUIT $$$$; [ "$$quits" ] || exit $$status; kill -QUIT $$PPID; sleep 1; }
 
 .DEFAULT_GOAL := help
 .PHONY: help detect demo test test-common test-browser style quality

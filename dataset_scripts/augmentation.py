@@ -234,6 +234,8 @@ class FaceCrops(torch.utils.data.Dataset):
             raise ValueError(f"face {name}: {error}") from error
 
     def _read(self, index: int):
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index must be below {len(self)}, but got {index}")  # ends a loop over the faces
         try:
             return self.faces[index]
         except Exception as error:  # PIL's readers raise nearly anything on damaged files

@@ -1,5 +1,6 @@
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -161,9 +162,18 @@ def test_make_adds_nothing_to_the_line_of_a_command_that_fails(tmp_path, goal, s
     (tmp_path / ".installed").touch()
     root = Path(__file__).resolve().parents[1]
     command = ["make", "--no-print-directory", goal, f"VENV={tmp_path}", "ARGS=x", "IMAGE=a 'photo'.jpg"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
-    said = "modeling_mtld.detect said a 'photo'.jpg" if goal == "detect" else "x said "
-    assert (done.returncode, done.stdout, done.stderr) == (1 if status else 0, "", f"{said}\n")
+    line = ("modeling_mtld.detect said a 'photo'.jpg" if goal == "detect" else "x said ") + "\n"
+
+    def run(handler):
+        def before():
+            signal.signal(signal.SIGQUIT, handler)
+
+        return subprocess.run(command, capture_output=True, text=True, cwd=root, preexec_fn=before)
+
+    done = run(signal.SIG_DFL)
+    assert (done.returncode, done.stdout, done.stderr) == (1 if status else 0, "", line)
+    done = run(signal.SIG_IGN)  # as in a background job
+    assert (done.returncode, done.stderr.startswith(line)) == (status, True)
 
 
 def test_a_reader_that_stops_early_is_no_error(tmp_path):

@@ -313,7 +313,7 @@ def test_faces_of_several_photos_are_as_one_by_one(trained_pipe, passes, count, 
             (alone,) = trained_pipe(photo, boxes=[box], flip=flip)
             (matrix,) = trained_pipe.image_processor(photo, boxes=[box])["matrices"]
             moves.append(transform_points(matrix, points(face)) - transform_points(matrix, points(alone)))
-    assert np.abs(moves).max() < 1e-4  # pixels of the crop
+    assert np.abs(moves).max() < 1e-3  # pixels of the crop
 
 
 def test_answers_depend_on_the_faces(trained_pipe):

@@ -139,7 +139,7 @@ def test_a_normaliser_of_unannotated_points_is_one_line(dolls, tmp_path, capsys)
     (dolls / "landmarks.yaml").write_text(yaml.safe_dump(facts))
     line = one_line(capsys, arguments(dolls / "landmarks.yaml", tmp_path / "model"))
     assert not (tmp_path / "model").exists()  # before the training, not after it
-    assert "--normalizer" in line and "not in 2 of 3 faces of test" in line and "box" in line
+    assert "--normalizer" in line and "missing in 2 of 3 faces of test" in line and "box" in line
 
 
 def test_what_is_scored_where_there_is_no_test_split(dolls, tmp_path, capsys):
