@@ -19,7 +19,7 @@ help:
 	@echo "make test-common                           run transformers' own tests of its models on this one; fetches them once"
 	@echo "make test-browser                          drive the demo in Chromium, which must be installed"
 	@echo "make quality                               check lint and format"
-	@echo "make style                                 fix lint and format, copy the code into the checkpoints, update the figures in README"
+	@echo "make style                                 fix lint and format, copy the code into the checkpoints, update the pages"
 
 # The stamp is touched last, so that an interrupted installation is repeated.
 $(STAMP): pyproject.toml
