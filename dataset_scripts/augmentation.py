@@ -256,11 +256,20 @@ class FaceStream(torch.utils.data.IterableDataset):
         self.faces.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        for face in self.faces:
+        faces, last = iter(self.faces), None
+        while True:
+            try:
+                face = next(faces)
+            except StopIteration:
+                return
+            except Exception as error:  # PIL's readers raise nearly anything on damaged files
+                place = "the first face" if last is None else f"the face after {last}"
+                raise ValueError(f"{place} must be readable, but got {type(error).__name__}: {error}") from error
+            last = face["image_id"]
             try:
                 yield self.crop(face, int(self.epoch))
             except (ValueError, OSError) as error:
-                raise ValueError(f"face {face['image_id']}: {error}") from error
+                raise ValueError(f"face {last}: {error}") from error
 
 
 def box_margins(faces: datasets.Dataset | datasets.IterableDataset, benchmark: Benchmark) -> list[float]:

@@ -1,8 +1,9 @@
 """`python -m modeling_mtld.export`: a checkpoint for other runtimes, without the code of this package.
 
 The exported network takes crops as they are cut out of a photo, (batch, size, size, 3) uint8 RGB. It returns
-`landmarks` (batch, K, 2), fractions of the crop, and `scores` and `scales` (batch, K) as in `MTLDOutput`. The batch
-may be of any size. What else a program needs is in the file as JSON under the name "mtld"; see `facts_of`.
+`landmarks` (batch, K, 2), fractions of the crop, and `scores`, `scales` and `visibilities` (batch, K), those that the
+network has, as in `MTLDOutput`. The batch may be of any size. What else a program needs is in the file as JSON under
+the name "mtld"; see `facts_of`.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from .detect import CHECKPOINT, load_pipeline
 
 KEY = "mtld"  # of the facts in a file
 RUNTIME = Path(__file__).with_name("onnx_landmarks.py")
-OUTPUTS = ("landmarks", "scores", "scales")
+OUTPUTS = ("landmarks", "scores", "scales", "visibilities")  # those that the network has
 TOLERANCES = {"onnx": 1e-3, "torch": 1e-3, "openvino": 1e-2}  # pixels of the crop, in float32
 HALF_TOLERANCE = 0.5  # pixels of the crop, with weights in half precision
 OPSET = 20  # the first with linear GridSample

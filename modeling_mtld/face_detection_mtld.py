@@ -25,6 +25,7 @@ PHOTO_SIDE = 1000  # longer side in pixels of the copy in which faces are looked
 LARGE_PHOTO_SIDE = 1600  # and of a second copy, if none was found
 LARGE_PHOTO_SCORE = 2 / 3  # there, faces are surer than this, as gravel seen this finely has faces too
 LONG_RATIO = 3  # longer side of a picture over its shorter one, above which it is looked at in parts of this ratio
+MAX_PARTS = 100
 OVERLAP = 0.5  # of two faces' intersection over the smaller one, above which they are one face
 
 YUNET_REPO = "opencv/face_detection_yunet"
@@ -85,7 +86,7 @@ def detect_faces(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"image must be a uint8 array (H, W, 3), but got {found}")
     with _lock:
         boxes, scores = _detect_in_parts(image, PHOTO_SIDE)
-        if len(boxes) == 0 and max(image.shape) > PHOTO_SIDE:
+        if len(boxes) == 0 and _part_length(image) > PHOTO_SIDE:
             boxes, scores = _detect_in_parts(image, LARGE_PHOTO_SIDE)
             boxes, scores = boxes[scores > LARGE_PHOTO_SCORE], scores[scores > LARGE_PHOTO_SCORE]
     kept = _suppress(boxes, scores)
@@ -94,24 +95,40 @@ def detect_faces(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _detect_in_parts(image: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Faces seen in the photo, or of a long one in each of its parts; some of them twice."""
+    """Faces seen in the photo, or of a long one in each of its parts; some of them twice.
+
+    A face that reaches beyond a part is left to the next part, which has all of it.
+    """
     boxes, scores = [], []
+    height, width = image.shape[:2]
     for left, top, part in _parts(image):
         part_boxes, part_scores = _detect_in_copies(part, side)
-        boxes.append(part_boxes + [left, top, left, top])
-        scores.append(part_scores)
+        sides = part_boxes[:, 2] - part_boxes[:, 0]
+        part_boxes = part_boxes + [left, top, left, top]
+        bottom, right = top + part.shape[0], left + part.shape[1]
+        cut = (part_boxes[:, :2] < [left, top]) & [left > 0, top > 0]
+        cut |= (part_boxes[:, 2:] > [right - 1, bottom - 1]) & [right < width, bottom < height]
+        inside = ~cut.any(axis=1) | (sides > min(height, width))
+        boxes.append(part_boxes[inside])
+        scores.append(part_scores[inside])
     return np.concatenate(boxes), np.concatenate(scores)
+
+
+def _part_length(image: np.ndarray) -> int:
+    """The length of parts along the longer side. None is shorter than `PHOTO_SIDE`, up to which a copy is as fine as
+    the photo, and there are `MAX_PARTS` at most."""
+    longer, shorter = max(image.shape[:2]), min(image.shape[:2])
+    fewest = math.ceil((longer + (MAX_PARTS - 1) * shorter) / MAX_PARTS)
+    return min(longer, max(LONG_RATIO * shorter, PHOTO_SIDE, fewest))
 
 
 def _parts(image: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
     """Left, top and pixels of parts along the longer side, evenly spread.
 
-    They overlap by the shorter side at least, so that one of them has all of a face. None is shorter than
-    `PHOTO_SIDE`, up to which a copy is as fine as the photo.
+    They overlap by the shorter side at least, so that one of them has all of a face.
     """
     height, width = image.shape[:2]
-    longer, shorter = max(height, width), min(height, width)
-    length = min(longer, max(LONG_RATIO * shorter, PHOTO_SIDE))
+    longer, shorter, length = max(height, width), min(height, width), _part_length(image)
     count = 1 + math.ceil((longer - length) / (length - shorter)) if length < longer else 1
     for start in np.linspace(0, longer - length, count).round().astype(int).tolist():
         if height >= width:

@@ -13,11 +13,12 @@ photo, where the centre of the top-left pixel is (0, 0).
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image
 
 DETECTOR_SIDE = 640  # YuNet's file takes photos of this size
 DETECTOR_SCORE = 0.7
@@ -25,6 +26,18 @@ DETECTOR_OVERLAP = 0.5  # intersection over the smaller box, above which two box
 # Side of the landmark box over the RMS distance of YuNet's five points from their mean; and its centre beyond the
 # middle between eyes and mouth, over their distance.
 DETECTOR_SCALE, DETECTOR_SHIFT = 3.68, 0.147
+BOX_KEYS = ("xmin", "ymin", "xmax", "ymax")
+HIDDEN = 0.5  # visibility of a landmark, below which the head hides it
+EXIF_ORIENTATION = 0x0112
+TURNS = {  # that make a picture upright, by its EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 MIN_SCORE = 0.55  # of a face that was detected
 MIN_IOU = 0.25  # of the landmarks with the detected box, below which they do not move the second crop
 
@@ -51,37 +64,72 @@ class Landmarks:
         """
         Args:
             photo: path, PIL image, or (H, W, 3) uint8 RGB.
-            boxes: landmark boxes (x0, y0, x1, y1) in pixels of the upright photo; None looks for faces.
+            boxes: landmark boxes (x0, y0, x1, y1) in pixels of the upright photo, or the `box` of faces; None for the
+                detector.
 
         Raises:
-            ValueError: if the photo cannot be read, a box has no area, or there are neither boxes nor a detector.
+            ValueError: if the photo cannot be read, a box is not one or lies beside the photo, or there are neither
+                boxes nor a detector.
         """
         image = read_photo(photo)
         if boxes is not None:
-            return [_describe(*face, self.facts["landmark_names"]) for face in self._locate(image, _check(boxes))]
-        if self.detector is None:
+            faces = self._locate(image, _check(boxes, image))
+        elif self.detector is not None:
+            faces = self._detect(image)
+        else:
             raise ValueError("boxes must be given where there is no detector, but got None")
-        detected = detect_faces(self.detector, image)
-        first = self._locate(image, self._around(detected))
-        second = [_second_box(box, points) for box, (points, _) in zip(detected, first)]
-        faces = self._locate(image, self._around(second))
-        return [_describe(*face, self.facts["landmark_names"]) for face in faces if face[1].mean() >= MIN_SCORE]
+        return [_describe(face, self.facts["landmark_names"]) for face in faces]
+
+    def _detect(self, image: Image.Image) -> list["Face"]:
+        boxes = detect_faces(self.detector, image)
+        faces = self._locate(image, self._around(boxes))
+        boxes = [_second_box(box, face) for box, face in zip(boxes, faces)]
+        return [face for face in self._locate(image, self._around(boxes)) if face.score >= MIN_SCORE]
 
     def _around(self, boxes) -> list[np.ndarray]:
         """Landmark boxes to those that the network was trained on."""
         margins = np.array(self.facts["box_margins"]) * [-1, -1, 1, 1]
         return [box + max(box[2] - box[0], box[3] - box[1]) * margins for box in boxes]
 
-    def _locate(self, image: Image.Image, boxes) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Landmarks (K, 2) in pixels of the photo, and scores (K,), of each box."""
+    def _locate(self, image: Image.Image, boxes) -> list["Face"]:
         if len(boxes) == 0:
             return []
-        side = self.facts["image_size"]
+        side, names = self.facts["image_size"], [output.name for output in self.model.get_outputs()]
         corners = [_crop_corner(box, self.facts["box_enlargement"]) for box in boxes]
         crops = np.stack([cut(image, corner, length, side) for corner, length in corners])
-        landmarks, scores = self.model.run(["landmarks", "scores"], {"crops": crops})
-        moved = [corner + points * length for (corner, length), points in zip(corners, landmarks.astype(np.float64))]
-        return list(zip(moved, scores))
+        outputs = dict(zip(names, self.model.run(names, {"crops": crops})))
+        landmarks = outputs["landmarks"].astype(np.float64)
+        ones = np.ones(landmarks.shape[:2])
+        rows = zip(corners, landmarks, outputs.get("scores", ones), outputs.get("visibilities", ones))
+        has_visibilities = "visibilities" in outputs
+        return [
+            Face(corner + points * length, *values, has_visibilities) for (corner, length), points, *values in rows
+        ]
+
+
+@dataclass
+class Face:
+    """Landmarks (K, 2) in pixels of the photo, with scores and visibilities (K,)."""
+
+    points: np.ndarray
+    scores: np.ndarray
+    visibilities: np.ndarray
+    has_visibilities: bool
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Which landmarks count for box and score, (K,) bool: those not hidden by the head, or all if all are."""
+        visible = self.visibilities >= HIDDEN
+        return visible if visible.any() else ~visible
+
+    @property
+    def score(self) -> float:
+        return float(self.scores[self.counted].mean())
+
+    @property
+    def box(self) -> np.ndarray:
+        points = self.points[self.counted]
+        return np.concatenate([points.min(axis=0), points.max(axis=0)])
 
 
 def _open(path: str, threads: int) -> onnxruntime.InferenceSession:
@@ -96,21 +144,43 @@ def _open(path: str, threads: int) -> onnxruntime.InferenceSession:
 
 
 def read_photo(photo) -> Image.Image:
-    """The photo upright, in RGB. Raises ValueError if it cannot be read."""
+    """The photo upright, in RGB, on white where it is transparent. Raises ValueError if it cannot be read."""
     if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or photo.size == 0:
+            raise ValueError(f"photo must be (H, W, 3) uint8, but got {photo.shape} {photo.dtype}")
         return Image.fromarray(photo)
     try:
         image = photo if isinstance(photo, Image.Image) else Image.open(photo)
-        return ImageOps.exif_transpose(image).convert("RGB")
-    except OSError as error:
+        image.load()
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise ValueError(f"photo must be a picture that Pillow reads, but got {photo}: {error}") from error
+    try:
+        turn = TURNS.get(image.getexif().get(EXIF_ORIENTATION))
+    except Exception:  # damaged EXIF data
+        turn = None
+    image = image if turn is None else image.transpose(turn)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB")
 
 
-def _check(boxes) -> np.ndarray:
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    if not (np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()):
-        raise ValueError(f"boxes must be finite with x1 > x0 and y1 > y0, but got {boxes.tolist()}")
-    return boxes
+def _check(boxes, image: Image.Image) -> np.ndarray:
+    """Boxes (N, 4) float64. Raises ValueError if one is none, has no area or lies beside the photo."""
+    rows = [[box[key] for key in BOX_KEYS] if isinstance(box, dict) else box for box in boxes]
+    try:
+        array = np.asarray(rows, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"boxes must be a list of four numbers each, but got {boxes!r}") from None
+    if len(rows) and (array.ndim != 2 or array.shape[1] != 4):
+        raise ValueError(f"boxes must be a list of four numbers each, but got {boxes!r}")
+    array = array.reshape(-1, 4)
+    if not (np.isfinite(array).all() and (array[:, 2:] > array[:, :2]).all()):
+        raise ValueError(f"boxes must be finite with x1 > x0 and y1 > y0, but got {array.tolist()}")
+    if (array[:, 2:] <= -0.5).any() or (array[:, :2] >= np.array(image.size) - 0.5).any():
+        raise ValueError(f"boxes must overlap the photo of {image.width} x {image.height}, but got {array.tolist()}")
+    return array
 
 
 def _crop_corner(box: np.ndarray, enlargement: float) -> tuple[np.ndarray, float]:
@@ -222,22 +292,20 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> float:
     return _shared(one, other) / min(_area(one), _area(other))
 
 
-def _second_box(detected: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _second_box(detected: np.ndarray, face: Face) -> np.ndarray:
     """The box of the landmarks, unless they are away from where the face was detected."""
-    box = np.concatenate([points.min(axis=0), points.max(axis=0)])
-    shared = _shared(box, detected)
-    return box if shared >= MIN_IOU * (_area(box) + _area(detected) - shared) else detected
+    shared = _shared(face.box, detected)
+    return face.box if shared >= MIN_IOU * (_area(face.box) + _area(detected) - shared) else detected
 
 
-def _describe(points: np.ndarray, scores: np.ndarray, names: list[str]) -> dict:
-    corners = np.concatenate([points.min(axis=0), points.max(axis=0)]).tolist()
+def _describe(face: Face, names: list[str]) -> dict:
+    columns = {"x": face.points[:, 0], "y": face.points[:, 1], "score": face.scores}
+    columns |= {"visibility": face.visibilities} if face.has_visibilities else {}
+    rows = zip(*(values.tolist() for values in columns.values()))
     return {
-        "score": float(scores.mean()),
-        "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), corners)),
-        "landmarks": [
-            {"label": name, "x": float(x), "y": float(y), "score": float(score)}
-            for name, (x, y), score in zip(names, points, scores)
-        ],
+        "score": face.score,
+        "box": dict(zip(BOX_KEYS, face.box.tolist())),
+        "landmarks": [{"label": name} | dict(zip(columns, row)) for name, row in zip(names, rows)],
     }
 
 

@@ -119,6 +119,8 @@ def _faces(find, rgb, boxes, min_score) -> list[dict]:
     if not isinstance(boxes, list):
         expected = "a list such as [[40, 60, 200, 230]], or null to look for faces"
         raise ValueError(f"boxes must be {expected}, but got {reprlib.repr(boxes)}")
-    if len(boxes) > MAX_BOXES:
-        raise ValueError(f"boxes must be {MAX_BOXES} at most, but got {len(boxes)}")
+    # The boxes of one photo may come in a list of their own.
+    count = len(boxes[0]) if len(boxes) == 1 and isinstance(boxes[0], list) else len(boxes)
+    if count > MAX_BOXES:
+        raise ValueError(f"boxes must be {MAX_BOXES} at most, but got {count}")
     return find(rgb, boxes=boxes)

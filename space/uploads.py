@@ -166,5 +166,5 @@ def _explain(error: Exception, payload: dict) -> str:
         return f"{name} cannot be read as a photo."
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"{name} has too many pixels: {MAX_MEGAPIXELS} megapixels are the limit here."
-    detail = str(error).removeprefix("image must be a readable picture, but got ")
+    detail = str(error).removeprefix("photo must be a readable picture, but got ")
     return f"{name} cannot be read as a photo: {detail}"

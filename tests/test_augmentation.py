@@ -76,6 +76,17 @@ def test_a_stream_gives_the_same_crops_whatever_the_workers():
         assert len(items) == len(here) and np.array(same_crops).sum(axis=0).tolist() == [1] * len(here)
 
 
+def test_a_face_of_a_stream_that_cannot_be_read_is_placed():
+    def faces():
+        yield noise_faces(1)[0]
+        raise SyntaxError("broken PNG")
+
+    stream = iter(FaceStream(faces(), PROCESSOR, W300))
+    next(stream)
+    with pytest.raises(ValueError, match="the face after afw/0 must be readable, but got SyntaxError: broken PNG"):
+        next(stream)
+
+
 def test_a_face_of_a_stream_that_cannot_be_cut_is_named():
     face = noise_faces(1)[0] | {"landmark_box": [5.0, 5.0, 5.0, 9.0]}
     with pytest.raises(ValueError, match=r"face afw/0: box must have x1 > x0"):

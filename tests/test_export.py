@@ -14,6 +14,7 @@ from modeling_mtld import export
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
+from modeling_mtld.photo_mtld import load_rgb
 from modeling_mtld.pipeline_mtld import FacialLandmarkDetectionPipeline
 
 pytest.importorskip("onnxscript", reason="needs pip install '.[export]'")
@@ -27,21 +28,24 @@ BOXES = [
 MARGINS = (0.1, 0.2, 0.1, 0.0)
 
 
+def new_config(**fields) -> MTLDConfig:
+    facts = {"num_landmarks": 5, "landmark_names": NAMES, "flip_pairs": PAIRS}
+    sizes = {"image_size": 64, "hidden_size": 16, "num_attention_heads": 2}
+    return MTLDConfig(backbone="test_resnet", **facts, **sizes, **fields)
+
+
+def pipeline_of(checkpoint) -> FacialLandmarkDetectionPipeline:
+    model = MTLDForFacialLandmarkDetection.from_pretrained(checkpoint)
+    processor = MTLDImageProcessor.from_pretrained(checkpoint)
+    return FacialLandmarkDetectionPipeline(model=model, image_processor=processor, device="cpu")
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A network whose landmarks depend on the image."""
     folder = tmp_path_factory.mktemp("export") / "checkpoint"
     torch.manual_seed(0)
-    config = MTLDConfig(
-        backbone="test_resnet",
-        image_size=64,
-        num_landmarks=5,
-        landmark_names=NAMES,
-        flip_pairs=PAIRS,
-        hidden_size=16,
-        num_attention_heads=2,
-    )
-    model = MTLDForFacialLandmarkDetection(config)
+    model = MTLDForFacialLandmarkDetection(new_config())
     for weights in model.parameters():
         weights.data += 0.05 * torch.randn_like(weights)
     model.save_pretrained(folder)
@@ -104,25 +108,25 @@ def test_half_weights_take_half_the_room(checkpoint, exported, tmp_path):
 # The runtime without PyTorch
 
 
-@pytest.fixture(scope="module")
-def find(exported):
-    sys.path.insert(0, str(exported))
+def runtime(folder):
+    """Of the file that lies beside the network."""
+    sys.path.insert(0, str(folder))
     from onnx_landmarks import Landmarks
 
-    sys.path.remove(str(exported))
-    return Landmarks(str(exported / "model.onnx"))
+    sys.path.remove(str(folder))
+    return Landmarks(str(folder / "model.onnx"))
+
+
+@pytest.fixture(scope="module")
+def find(exported):
+    return runtime(exported)
 
 
 @pytest.mark.parametrize("zoom", [1, 3])
 def test_given_boxes_give_what_the_pipeline_gives(checkpoint, find, zoom):
     photo = Image.fromarray(astronaut()).resize([512 * zoom] * 2)
     boxes = (np.array(BOXES) * zoom).tolist()
-    pipeline = FacialLandmarkDetectionPipeline(
-        model=MTLDForFacialLandmarkDetection.from_pretrained(checkpoint),
-        image_processor=MTLDImageProcessor.from_pretrained(checkpoint),
-        device="cpu",
-    )
-    expected, found = pipeline(photo, boxes=boxes), find(photo, boxes)
+    expected, found = pipeline_of(checkpoint)(photo, boxes=boxes), find(photo, boxes)
     assert len(found) == 3
     for box, own, other in zip(boxes, expected, found):
         pixel = 1.25 * max(box[2] - box[0], box[3] - box[1]) / 64  # of the crop
@@ -130,6 +134,37 @@ def test_given_boxes_give_what_the_pipeline_gives(checkpoint, find, zoom):
         for mark, same in zip(own["landmarks"], other["landmarks"]):
             assert mark["label"] == same["label"]
             assert [same["x"], same["y"]] == pytest.approx([mark["x"], mark["y"]], abs=0.05 * pixel)
+
+
+def test_networks_with_other_heads_run_too(tmp_path):
+    photo = Image.fromarray(astronaut())
+    for number, heads in enumerate(({"use_scale_head": False}, {"use_visibility_head": True})):
+        torch.manual_seed(0)
+        model = MTLDForFacialLandmarkDetection(new_config(**heads))
+        for weights in model.parameters():
+            weights.data += 0.1 * torch.randn_like(weights)
+        model.save_pretrained(tmp_path / f"checkpoint{number}")
+        MTLDImageProcessor(size=64).save_pretrained(tmp_path / f"checkpoint{number}")
+        export.export(str(tmp_path / f"checkpoint{number}"), tmp_path / f"out{number}")
+        find = runtime(tmp_path / f"out{number}")
+        (expected,) = pipeline_of(tmp_path / f"checkpoint{number}")(photo, boxes=BOXES[:1])
+        (face,) = find(photo, [expected["box"]]) and find(photo, BOXES[:1])
+        assert face["landmarks"][0].keys() == expected["landmarks"][0].keys()
+        assert face["score"] == pytest.approx(expected["score"], abs=1e-4)
+        assert list(face["box"].values()) == pytest.approx(list(expected["box"].values()), abs=0.1)
+
+
+def test_odd_photos_are_read_as_by_the_pipeline(find, tmp_path):
+    from onnx_landmarks import read_photo
+
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels[..., :3]).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(pixels).save(tmp_path / "transparent.png")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    for name in ("turned.png", "transparent.png", "deep.png"):
+        assert (np.asarray(read_photo(tmp_path / name)) == load_rgb(tmp_path / name)).all(), name
 
 
 def test_the_runtime_needs_no_torch(exported, tmp_path):
@@ -148,6 +183,9 @@ def test_wrong_input_of_the_runtime_is_named(find, exported, tmp_path):
     for wrong, message in [
         (lambda: find(astronaut()), "boxes must be given"),
         (lambda: find(astronaut(), [[5, 5, 5, 9]]), "x1 > x0"),
+        (lambda: find(astronaut(), [[900, 900, 950, 950]]), "must overlap the photo"),
+        (lambda: find(astronaut(), [1, 2, 3, 4, 5, 6, 7, 8]), "four numbers"),
+        (lambda: find(astronaut()[..., 0], BOXES), "uint8"),
         (lambda: find(str(tmp_path / "nowhere.jpg"), BOXES), "photo must be a picture"),
         (lambda: Landmarks(str(tmp_path / "nowhere.onnx")), "there is no"),
         (lambda: Landmarks(str(tmp_path / "text.onnx")), "must be an ONNX file"),

@@ -57,6 +57,28 @@ def test_long_picture_is_looked_at_in_parts(wide):
     assert len(boxes) == 1 and overlap(boxes[0], expected) > 0.7
 
 
+def test_no_picture_has_more_than_a_hundred_parts():
+    parts = list(face_detection_mtld._parts(np.zeros((1, 20_000_000, 1), np.uint8)))
+    assert len(parts) <= 100 and parts[-1][0] + parts[-1][2].shape[1] == 20_000_000
+
+
+def test_a_face_at_the_edge_of_a_part_is_given_once(monkeypatch):
+    """By a detector that sees any part of a face."""
+
+    def see(image):
+        rows, columns = np.nonzero(image.max(axis=2) > 128)
+        box = [columns.min() - 0.5, rows.min() - 0.5, columns.max() + 0.5, rows.max() + 0.5] if len(rows) else []
+        return np.array(box).reshape(-1, 4), np.ones(int(len(rows) > 0))
+
+    monkeypatch.setattr(face_detection_mtld._yunet, "load", lambda: None)
+    monkeypatch.setattr(face_detection_mtld, "_run_haar", see)
+    for start in range(700, 1100, 40):
+        photo = np.zeros((3000, 200, 3), np.uint8)
+        photo[start : start + 150, 20:170] = 255
+        boxes, _ = detect_faces(photo)
+        assert len(boxes) == 1 and overlap(boxes[0], [19.5, start - 0.5, 169.5, start + 149.5]) > 0.95
+
+
 @pytest.mark.parametrize(
     "size", [(40_000, 512), (40_000, 3), (40_000, 40), (512, 40_000), (2000, 700), (999, 1), (3, 3)]
 )

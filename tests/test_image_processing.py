@@ -164,12 +164,25 @@ def test_heic_without_its_package(monkeypatch, tmp_path, pixels):
         load_rgb(tmp_path / "photo.heic")
 
 
+class ReadOnce(io.BytesIO):
+    """As the answer of a server."""
+
+    def seekable(self):
+        return False
+
+    def seek(self, *_):
+        raise io.UnsupportedOperation("seek")
+
+
 def test_files_and_bytes(tmp_path, pixels):
     content = encode(Image.fromarray(pixels), "PNG")
     (tmp_path / "photo.png").write_bytes(content)
     with open(tmp_path / "photo.png", "rb") as file:
         for source in (file, file, io.BytesIO(content), content, bytearray(content)):
             assert (load_rgb(source) == pixels).all()
+    assert (load_rgb(ReadOnce(content)) == pixels).all()
+    with pytest.raises(ValueError, match="cannot identify image file"):
+        load_rgb(ReadOnce(b"<html>no photo</html>"))
     with open(tmp_path / "photo.png", encoding="latin1") as text, pytest.raises(ValueError, match="image must be a"):
         load_rgb(text)
 

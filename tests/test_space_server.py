@@ -135,6 +135,7 @@ class TestEndpoints:
                 "boxes must be a list such as [[40, 60, 200, 230]], or null to look for faces, but got",
             ),
             ({"boxes": [[1, 2, 3, 4]] * 101}, "boxes must be 100 at most, but got 101"),
+            ({"boxes": [[[1, 2, 3, 4]] * 101]}, "boxes must be 100 at most, but got 101"),
             ({"boxes": [["a", "b", "c", "d"]]}, "must be four numbers"),
             ({"min_score": 7}, "min_score must be a number from 0 to 1, but got 7"),
             ({"min_score": "high"}, "min_score must be a number from 0 to 1"),

@@ -87,6 +87,8 @@ def open_image(file) -> Image.Image:
         ImportError: if it is HEIC and the package for that is missing.
         Exception: what PIL raises.
     """
+    if is_file(file) and not (hasattr(file, "seekable") and file.seekable()):
+        file = io.BytesIO(file.read())  # such as the answer of a server, which can be read once
     try:
         return Image.open(file)
     except Image.UnidentifiedImageError:
