@@ -118,8 +118,8 @@ def _part_length(image: np.ndarray) -> int:
     """The length of parts along the longer side. None is shorter than `PHOTO_SIDE`, up to which a copy is as fine as
     the photo, and there are `MAX_PARTS` at most."""
     longer, shorter = max(image.shape[:2]), min(image.shape[:2])
-    fewest = math.ceil((longer + (MAX_PARTS - 1) * shorter) / MAX_PARTS)
-    return min(longer, max(LONG_RATIO * shorter, PHOTO_SIDE, fewest))
+    shortest = math.ceil((longer + (MAX_PARTS - 1) * shorter) / MAX_PARTS)
+    return min(longer, max(LONG_RATIO * shorter, PHOTO_SIDE, shortest))
 
 
 def _parts(image: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:

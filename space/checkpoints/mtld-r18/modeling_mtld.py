@@ -720,43 +720,36 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         self._check_inputs(pixel_values, labels, topology)
         self._check_of_faces(pixel_values.shape[0], visibility, dataset_ids, mirrored, dataset)
         fine_map, *feature_maps = self._read_image(pixel_values)
-        output_attentions = bool(kwargs.get("output_attentions", self.config.output_attentions))
-        initial, landmarks = self._locate(feature_maps, fine_map, output_attentions)
         offsets = self._find_offsets(pixel_values.shape[0], dataset_ids, mirrored, dataset)
-        if offsets is not None:
-            initial, landmarks = initial + offsets, landmarks + offsets.unsqueeze(1)
-        predictions = {"intermediate_landmarks": landmarks}
-        if self.config.use_multiscale_transformer:
-            predictions["initial_landmarks"] = initial
+        output_attentions = bool(kwargs.get("output_attentions", self.config.output_attentions))
+        predictions = self._locate(feature_maps, fine_map, offsets, output_attentions)
         # A part of a batch would move the running mean error too far.
         labels_of_batch = labels if num_items_in_batch is None else None
-        of_heads, loss_inputs = self._run_heads(feature_maps, landmarks[:, -1], labels_of_batch)
-        predictions |= of_heads
+        loss_inputs = self._run_heads(feature_maps, predictions, labels_of_batch)
         loss, loss_dict = None, None
         if labels is not None:
             if hasattr(self, "heatmap_branch"):
                 predictions["heatmaps"] = self.heatmap_branch(feature_maps)
-            terms = {name: predictions[name] for name in LOSS_INPUTS if name in predictions} | loss_inputs
+            loss_inputs |= {name: predictions[name] for name in LOSS_INPUTS if name in predictions}
+            loss_inputs |= {"counts": num_items_in_batch, "visibility": visibility}
             with maybe_autocast(pixel_values.device.type, enabled=False):
-                loss, loss_dict = mtld_loss(
-                    self.config, labels.float(), **terms, counts=num_items_in_batch, visibility=visibility
-                )
+                loss, loss_dict = mtld_loss(self.config, labels.float(), **loss_inputs)
         predictions = _select(predictions, find_topology(self.config, topology).landmarks)
-        return MTLDOutput(
-            loss=loss, loss_dict=loss_dict, landmarks=predictions["intermediate_landmarks"][:, -1], **predictions
-        )
+        landmarks = predictions["intermediate_landmarks"][:, -1]
+        return MTLDOutput(loss=loss, loss_dict=loss_dict, landmarks=landmarks, **predictions)
 
-    def _run_heads(self, feature_maps, landmarks, labels) -> tuple[dict, dict]:
-        """The predictions of scale and visibility head, and what their losses take beside them."""
-        predictions, loss_inputs = {}, {}
+    def _run_heads(self, feature_maps, predictions: dict, labels) -> dict:
+        """Adds those of scale and visibility head to `predictions`. Returns what their losses take beside them."""
+        loss_inputs = {}
         if self.config.use_scale_head:
+            landmarks = predictions["intermediate_landmarks"][:, -1]
             scales, scores, running_mean_error = self.scale_head(feature_maps, landmarks, labels)
             predictions |= {"scales": scales, "scores": scores}
             loss_inputs["running_mean_error"] = running_mean_error
         if self.config.use_visibility_head:
             loss_inputs["visibility_logits"] = self.visibility_head(feature_maps[-1])
             predictions["visibilities"] = loss_inputs["visibility_logits"].sigmoid()
-        return predictions, loss_inputs
+        return loss_inputs
 
     def _read_image(self, pixel_values) -> list[torch.Tensor]:
         """The feature maps s2 to s5, each (batch, channels, H, W)."""
@@ -766,13 +759,16 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         feature_maps = self.backbone(pixel_values, output_hidden_states=False, output_attentions=False).feature_maps
         return [level.permute(0, 3, 1, 2) for level in feature_maps] if self.channels_last else feature_maps
 
-    def _locate(self, feature_maps, fine_map, output_attentions: bool):
-        """What the decoder starts from, (batch, K, 2), and its estimates (batch, layers, K, 2), without offsets."""
+    def _locate(self, feature_maps, fine_map, offsets, output_attentions: bool) -> dict:
+        """`intermediate_landmarks` and, with a transformer, `initial_landmarks` of `MTLDOutput`."""
         initial = self.decoder.estimate(feature_maps[-1])
         if not self.config.use_multiscale_transformer:
-            return initial, initial.unsqueeze(1)
+            return {"intermediate_landmarks": (initial if offsets is None else initial + offsets).unsqueeze(1)}
         shapes = [level.shape[-2:] for level in feature_maps[::-1][: self.config.num_feature_levels]]
-        return initial, self.decoder(initial, self.encoder(feature_maps), shapes, fine_map, output_attentions)
+        landmarks = self.decoder(initial, self.encoder(feature_maps), shapes, fine_map, output_attentions)
+        if offsets is not None:
+            initial, landmarks = initial + offsets, landmarks + offsets.unsqueeze(1)
+        return {"intermediate_landmarks": landmarks, "initial_landmarks": initial}
 
     def _find_offsets(self, count: int, dataset_ids, mirrored, dataset: str | None):
         """Offsets (batch, K, 2) of the faces' sets, or None where no set is named."""
