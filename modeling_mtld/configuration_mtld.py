@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 from transformers import PreTrainedConfig, TimmBackboneConfig
 
@@ -30,6 +31,12 @@ CHOICES = {
     "landmark_head": ("per_landmark", "shared"),
     "structure_distance": ("squared", "euclidean"),
 }
+
+
+def check_score(value, name: str):
+    """Raises a ValueError unless `value` is a number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, but got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -187,6 +194,8 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
         scale_loss_weight (`float`): of the scale head's likelihood. It shares no parameter with the others, and Adam
             does not mind its size; it is small so that clipping by the norm of all gradients is not up to it.
         visibility_loss_weight (`float`): of the cross-entropy of the visibility head.
+        min_face_score (`float`): mean score of a face's landmarks, below which the pipeline takes what a face detector
+            found for no face. `python -m training_mtld.detection` chooses it.
         num_neighbors (`int`): landmarks compared with each landmark in Eq. 4 (Table 5).
         structure_distance (`str`): `"squared"` as printed in Eq. 4, or `"euclidean"`.
 
@@ -247,6 +256,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
     structure_loss_weight: float = 5.0
     scale_loss_weight: float = 0.01
     visibility_loss_weight: float = 0.01
+    min_face_score: float = 0.5
     num_neighbors: int = 5
     structure_distance: str = "squared"
 
@@ -307,6 +317,7 @@ class MTLDConfig(PushToHub, PreTrainedConfig):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} must be a finite number of at least 0, but got {value!r}")
+        check_score(self.min_face_score, "min_face_score")
         if self.heatmap_sigma == 0:
             raise ValueError("heatmap_sigma must be positive, but got 0")
         levels = len(STRIDES) - 1  # all but s2

@@ -52,7 +52,7 @@ class CropsToLandmarks(nn.Module):
 def facts_of(pipeline, topology: str | None) -> dict:
     """What a program needs beside the network: `image_size`; `box_enlargement`, the side of the crop over the longer
     side of the box; `box_margins`, what boxes are wider than the landmark box, over its longer side (left, top, right,
-    below); `landmark_names`; `flip_pairs`."""
+    below); `min_face_score`, of a face that was detected; `landmark_names`; `flip_pairs`."""
     config, processor = pipeline.model.config, pipeline.image_processor
     chosen = find_topology(config, topology)
     margins = processor.box_margins if topology is None else processor.topologies[topology]["box_margins"]
@@ -61,6 +61,7 @@ def facts_of(pipeline, topology: str | None) -> dict:
         "image_size": processor.size["height"],
         "box_enlargement": processor.box_enlargement,
         "box_margins": list(margins),
+        "min_face_score": pipeline.min_score,
         "landmark_names": chosen.landmark_names or [str(index) for index in range(count)],
         "flip_pairs": chosen.flip_pairs or [],
     }

@@ -21,11 +21,11 @@ import onnxruntime
 from PIL import Image
 
 DETECTOR_SIDE = 640  # YuNet's file takes photos of this size
-DETECTOR_SCORE = 0.7
+DETECTOR_SCORE = 0.3  # lowest score; the network then rejects what is no face
 DETECTOR_OVERLAP = 0.5  # intersection over the smaller box, above which two boxes are of one face
-# Side of the landmark box over the RMS distance of YuNet's five points from their mean; and its centre beyond the
-# middle between eyes and mouth, over their distance.
-DETECTOR_SCALE, DETECTOR_SHIFT = 3.68, 0.147
+# Side of the landmark box over the geometric mean of the detector's width and height, and the shift of its centre from
+# the eyes towards the mouth, over the same length.
+DETECTOR_SCALE, DETECTOR_SHIFT = 0.927, 0.134
 BOX_KEYS = ("xmin", "ymin", "xmax", "ymax")
 HIDDEN = 0.5  # visibility of a landmark, below which the head hides it
 EXIF_ORIENTATION = 0x0112
@@ -38,7 +38,6 @@ TURNS = {  # that make a picture upright, by its EXIF orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-MIN_SCORE = 0.55  # of a face that was detected
 MIN_IOU = 0.25  # of the landmarks with the detected box, below which they do not move the second crop
 
 
@@ -84,7 +83,9 @@ class Landmarks:
         boxes = detect_faces(self.detector, image)
         faces = self._locate(image, self._around(boxes))
         boxes = [_second_box(box, face) for box, face in zip(boxes, faces)]
-        return [face for face in self._locate(image, self._around(boxes)) if face.score >= MIN_SCORE]
+        return [
+            face for face in self._locate(image, self._around(boxes)) if face.score >= self.facts["min_face_score"]
+        ]
 
     def _around(self, boxes) -> list[np.ndarray]:
         """Landmark boxes to those that the network was trained on."""
@@ -251,8 +252,8 @@ def detect_faces(detector, image: Image.Image) -> list[np.ndarray]:
     names = [output.name for output in detector.get_outputs()]
     outputs = dict(zip(names, detector.run(names, {"input": canvas.transpose(2, 0, 1)[None]})))
     found = [_decode(outputs, stride) for stride in (8, 16, 32)]
-    scores, points = (np.concatenate(parts) for parts in zip(*found))
-    boxes = (_landmark_boxes(points) + 0.5) / scale - 0.5
+    scores, detected, points = (np.concatenate(parts) for parts in zip(*found))
+    boxes = (_landmark_boxes(detected, points) + 0.5) / scale - 0.5
     kept = []
     for index in np.argsort(-scores):
         if all(_overlap(boxes[index], boxes[other]) <= DETECTOR_OVERLAP for other in kept):
@@ -260,23 +261,25 @@ def detect_faces(detector, image: Image.Image) -> list[np.ndarray]:
     return sorted((boxes[index] for index in kept), key=lambda box: box[0] - box[2])
 
 
-def _decode(outputs: dict, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (N,) and five points (N, 5, 2) of one stride's cells above the threshold."""
+def _decode(outputs: dict, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores (N,), centres and sizes (N, 4) and five points (N, 5, 2) of one stride's cells above the threshold."""
     share, present = (outputs[f"{name}_{stride}"][0, :, 0].clip(0, 1) for name in ("cls", "obj"))
     scores = np.sqrt(share * present)
     cells = np.flatnonzero(scores >= DETECTOR_SCORE)
     columns = DETECTOR_SIDE // stride
     centers = np.stack([cells % columns, cells // columns], axis=1)[:, None]
     points = outputs[f"kps_{stride}"][0, cells].reshape(-1, 5, 2)
-    return scores[cells], (points + centers) * stride
+    boxes = outputs[f"bbox_{stride}"][0, cells]
+    boxes = np.concatenate([boxes[:, :2] + centers[:, 0], np.exp(boxes[:, 2:])], axis=1)
+    return scores[cells], boxes * stride, (points + centers) * stride
 
 
-def _landmark_boxes(points: np.ndarray) -> np.ndarray:
-    """Squares (N, 4) around YuNet's eyes, nose and corners of the mouth (N, 5, 2)."""
-    eyes, mouth = points[:, :2].mean(axis=1), points[:, 3:].mean(axis=1)
-    centers = (eyes + mouth) / 2 + DETECTOR_SHIFT * (mouth - eyes)
-    distances = np.square(points - points.mean(axis=1, keepdims=True)).sum(axis=2).mean(axis=1)
-    half = DETECTOR_SCALE * np.sqrt(distances)[:, None] / 2
+def _landmark_boxes(detected: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Squares (N, 4) from YuNet's centres and sizes (N, 4) and its eyes, nose and corners of the mouth (N, 5, 2)."""
+    down = points[:, 3:].mean(axis=1) - points[:, :2].mean(axis=1)
+    down /= np.maximum(np.linalg.norm(down, axis=1, keepdims=True), 1e-9)
+    sizes = np.sqrt(detected[:, 2:].prod(axis=1, keepdims=True))
+    centers, half = detected[:, :2] + DETECTOR_SHIFT * sizes * down, DETECTOR_SCALE * sizes / 2
     return np.concatenate([centers - half, centers + half], axis=1)
 
 

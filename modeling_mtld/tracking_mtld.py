@@ -6,6 +6,7 @@ from numbers import Real
 
 import numpy as np
 
+from .configuration_mtld import check_score
 from .geometry_mtld import BOX_KEYS, box_overlap, landmark_box, seen_landmarks
 
 # The filter's, chosen on training faces of 300W with the network's own landmarks, at 25 to 60 frames a second.
@@ -21,7 +22,6 @@ STEP_LIMITS = (1e-4, 10.0)  # seconds
 
 # The tracker's.
 MAX_TIME = 1e12  # seconds, either way
-MIN_SCORE = 0.55  # as the pipeline's
 DETECT_EVERY = 1.0  # seconds
 SOON = 0.5  # of `detect_every`: between searches while a face is missing
 PATIENCE = 0.5  # seconds for which a lost face is looked for in its place
@@ -192,7 +192,7 @@ class LandmarkTracker:
     Args:
         pipeline: a `FacialLandmarkDetectionPipeline`.
         smooth: filter the landmarks by `OneEuroFilter`.
-        min_score: in [0, 1], of a face's mean score.
+        min_score: in [0, 1], of a face's mean score; by default the pipeline's.
         detect_every: seconds between searches, more than 0.
         max_faces: followed at a time, at least 1; the largest when they are found.
 
@@ -204,14 +204,14 @@ class LandmarkTracker:
         self,
         pipeline,
         smooth: bool = True,
-        min_score: float = MIN_SCORE,
+        min_score: float | None = None,
         detect_every: float = DETECT_EVERY,
         max_faces: int = MAX_FACES,
     ):
         if not isinstance(smooth, bool):
             raise ValueError(f"smooth must be True or False, but got {smooth!r}")
-        if not _is_finite(min_score) or not 0 <= min_score <= 1:
-            raise ValueError(f"min_score must be a number from 0 to 1, but got {min_score!r}")
+        min_score = pipeline.min_score if min_score is None else min_score
+        check_score(min_score, "min_score")
         if not _is_finite(detect_every) or detect_every <= 0:
             raise ValueError(f"detect_every must be more than 0 seconds, but got {detect_every!r}")
         if type(max_faces) is not int or max_faces < 1:

@@ -4,7 +4,6 @@ import reprlib
 
 import gradio as gr
 from cards import summary
-from faces import MIN_SCORE
 from gradio.utils import get_function_description
 from messages import as_message
 from picker import Picker
@@ -41,7 +40,7 @@ class Endpoints:
         photo: gr.FileData,
         boxes: list[list[float]] | None = None,
         checkpoint: str = "",
-        min_score: float = MIN_SCORE,
+        min_score: float | None = None,
     ) -> list[dict]:
         """Finds the faces in a photo and their landmarks.
 
@@ -49,7 +48,7 @@ class Endpoints:
             photo: the file: `gradio_client.handle_file("photo.jpg")`.
             boxes: landmark boxes [x0, y0, x1, y1] in pixels of the upright photo; null looks for faces.
             checkpoint: one of the names that /checkpoints returns; "" is the first.
-            min_score: from 0 to 1; detected faces with a lower score are dropped.
+            min_score: from 0 to 1; detected faces with a lower score are dropped. null is the checkpoint's threshold.
 
         Returns:
             For each face its score, its box (xmin, ymin, xmax, ymax) and its landmarks (label, x, y, score).
@@ -63,7 +62,7 @@ class Endpoints:
         photo: gr.FileData,
         boxes: list[list[float]] | None = None,
         checkpoint: str = "",
-        min_score: float = MIN_SCORE,
+        min_score: float | None = None,
     ) -> gr.FileData:
         """Draws the landmarks of a photo's faces on it.
 
@@ -115,7 +114,7 @@ class Endpoints:
 
 def _faces(find, rgb, boxes, min_score) -> list[dict]:
     if boxes is None:
-        return find(rgb, min_score=min_score)
+        return find(rgb) if min_score is None else find(rgb, min_score=min_score)
     if not isinstance(boxes, list):
         expected = "a list such as [[40, 60, 200, 230]], or null to look for faces"
         raise ValueError(f"boxes must be {expected}, but got {reprlib.repr(boxes)}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MIN_SCORE = 0.55  # the page hides detected faces with a lower score by default; the pipeline's default too
+MIN_SCORE = 0.5  # the page hides detected faces with a lower score by default; the pipeline's default too
 SAME_FACE = 0.5  # intersection over union of the boxes
 COLUMNS = ("face", "landmark", "x", "y", "score")
 

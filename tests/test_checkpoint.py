@@ -17,7 +17,6 @@ from modeling_mtld.auto_mtld import CODE_FILES
 from modeling_mtld.detect import CHECKPOINT, main
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
-from modeling_mtld.pipeline_mtld import MIN_SCORE
 
 ROOT = Path(__file__).resolve().parents[1]
 BOX = [179.0, 87.0, 272.0, 179.0]  # the astronaut's face, from brows to chin
@@ -127,5 +126,5 @@ def test_a_face_scores_higher_than_anything_else():
     names = ("brick", "grass", "gravel", "coffee", "coins", "page", "moon", "chelsea", "rocket")
     others = [np.asarray(getattr(skimage.data, name)())[40:200, 40:200] for name in names]
     others += [np.full((64, 64, 3), 128, np.uint8), np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)]
-    assert score(face) > 0.8 > MIN_SCORE
-    assert max(map(score, others)) < MIN_SCORE
+    assert score(face) > 0.8 > model.config.min_face_score
+    assert max(map(score, others)) < model.config.min_face_score

@@ -84,7 +84,8 @@ def points(face) -> np.ndarray:
 
 def detector_that_finds(monkeypatch, *boxes):
     found = np.array(boxes, dtype=np.float64).reshape(-1, 4)
-    monkeypatch.setattr(face_detection_mtld, "detect_faces", lambda photo: (found, np.ones(len(found))))
+    faces = face_detection_mtld.Faces(found, np.ones(len(found)), np.zeros(len(found), int))
+    monkeypatch.setattr(face_detection_mtld, "detect_faces", lambda photo, *_: faces)
 
 
 def test_given_box(pipe):

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from modeling_mtld import jitter, pipeline_mtld, tracking_mtld
+from modeling_mtld import jitter
 from modeling_mtld.detect import CHECKPOINT
 from modeling_mtld.image_processing_mtld import check_photo_boxes
 from modeling_mtld.tracking_mtld import LandmarkTracker, OneEuroFilter
@@ -21,6 +21,8 @@ class Scene:
         places: by face, a function from seconds to its centre and size (x, y, size), or None while it cannot be seen.
         noise: of each landmark, and half as much of the whole face, in face sizes.
     """
+
+    min_score = 0.5
 
     def __init__(self, *places, noise=0.0, score=0.9):
         self.places, self.noise, self.score = places, noise, score
@@ -390,7 +392,3 @@ def test_the_command_tells_in_a_line_what_cannot_be(tmp_path, capsys):
             jitter.main(arguments)
         error = capsys.readouterr().err
         assert ended.value.code == 2 and error.count("\n") == 1 and arguments[0] in error
-
-
-def test_the_least_score_is_the_pipelines():
-    assert tracking_mtld.MIN_SCORE == pipeline_mtld.MIN_SCORE

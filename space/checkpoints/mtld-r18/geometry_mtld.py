@@ -202,6 +202,26 @@ def _shrink(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return image, adapted
 
 
+def square_boxes(centers: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Squares (N, 4) with these centres (N, 2) and sides (N,)."""
+    half = np.asarray(sides)[:, None] / 2
+    return np.concatenate([centers - half, centers + half], axis=1)
+
+
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """The areas (N,) of boxes (N, 4)."""
+    return (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+
+
+def turn_points(points: np.ndarray, turns: int, width: int, height: int) -> np.ndarray:
+    """Points (..., 2) of a picture of this size, in the picture turned counter-clockwise by `turns` quarter turns, as
+    `numpy.rot90` does."""
+    for _ in range(turns % 4):
+        points = np.stack([points[..., 1], width - 1 - points[..., 0]], axis=-1)
+        width, height = height, width
+    return points
+
+
 def box_overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Areas of the intersections of `box` (4,) with `boxes` (N, 4): (N,), in squared pixels."""
     sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])

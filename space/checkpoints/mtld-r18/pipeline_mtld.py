@@ -1,8 +1,8 @@
 """`pipeline("facial-landmark-detection")`: a photo in, the landmarks of its faces out."""
 
 import itertools
-from collections.abc import Iterator, Mapping
-from numbers import Real
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from operator import itemgetter
 
 import numpy as np
@@ -12,16 +12,18 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 
 from .auto_mtld import first_line
-from .configuration_mtld import Topology, find_topology, flip_order
+from .configuration_mtld import Topology, check_score, find_topology, flip_order
 from .flip_mtld import predict_with_flip
 from .geometry_mtld import (
     BOX_KEYS,
+    box_areas,
     box_overlap,
     crop_matrix,
     fit_similarity,
     fractions_to_pixels,
     landmark_box,
     seen_landmarks,
+    turn_points,
     warp_image,
 )
 from .image_processing_mtld import MAX_CROP_SIZE, boxes_by_photo, boxes_of_one, by_position, check_photo_boxes
@@ -31,10 +33,23 @@ WHOLE_PHOTO = "whole"
 PLACE = "place_among_photos"  # key of an item, for error messages
 FACE_BATCH_SIZE = 64
 FOUND_OVERLAP = 0.25  # intersection over union with the detector's box, below which found landmarks are not trusted
-# Of a face, below which what the detector found is none. Of what the Haar cascades find on 300W, 193 faces that the
-# network was not trained with score 0.60 to 0.91, 145 of its training 0.65 to 0.91, and 9 false ones 0.38 to 0.49.
-MIN_SCORE = 0.55
 MIN_MEAN_FACE = 0.1  # of the crop; a mean face that is smaller was never set
+
+
+@dataclass
+class View:
+    """A photo, or the photo turned by quarter turns (as by `numpy.rot90`), with the faces that are upright in it.
+
+    Attributes:
+        photo: (H, W, 3) uint8 RGB, turned.
+        boxes: (4,) for each face, in pixels of `photo`.
+        scores: a detector's confidences in the faces.
+    """
+
+    photo: np.ndarray
+    boxes: list[np.ndarray]
+    scores: list[float] = field(default_factory=list)
+    turns: int = 0
 
 
 class FacialLandmarkDetectionPipeline(Pipeline):
@@ -74,8 +89,12 @@ class FacialLandmarkDetectionPipeline(Pipeline):
                 `flip` (False): average with the mirror image of each face, which takes twice as long;
                 `topology` (the configuration's `default_topology`): which landmarks, where the model has several sets;
                 `dataset` (None): one of the configuration's `datasets`, whose annotators' habits the landmarks follow;
-                `min_score` (0.55): of a face that was looked for, below which it is dropped; without a scale head
-                all scores are 1;
+                `min_score` (the configuration's `min_face_score`): of a face that was looked for, below which it is
+                dropped; without a scale head all scores are 1;
+                `detector` (None): what looks for faces: "yunet", "haar", a file or a Hub id of YuNet's model, or a
+                callable as `load_detector` takes it; None is YuNet, or Haar if YuNet's model cannot be had;
+                `quarter_turns` (None): look for faces that lie or are upside down: True always, False never, None
+                if no face is certain in the upright photo;
                 `batch_size` (1): photos read at a time, whose faces go through the network together;
                 `face_batch_size` (64): faces that do so at most, mirror images included, but one at least;
                 `timeout` (30): seconds to wait for a URL;
@@ -120,6 +139,8 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         min_score=None,
         topology=None,
         dataset=None,
+        detector=None,
+        quarter_turns=None,
     ):
         if boxes is not None and not (isinstance(boxes, str) and boxes == WHOLE_PHOTO):
             raise ValueError(f"boxes must be {WHOLE_PHOTO!r}, or come with the photos as lists, but got {boxes!r}")
@@ -134,10 +155,13 @@ class FacialLandmarkDetectionPipeline(Pipeline):
             raise ValueError(f"dataset must be one of {', '.join(datasets) or 'none'}, but got {dataset!r}")
         if face_batch_size is not None and (type(face_batch_size) is not int or face_batch_size < 1):
             raise ValueError(f"face_batch_size must be a whole number of at least 1, but got {face_batch_size!r}")
-        is_number = isinstance(min_score, Real) and not isinstance(min_score, bool)
-        if min_score is not None and not (is_number and 0 <= min_score <= 1):
-            raise ValueError(f"min_score must be a number from 0 to 1, but got {min_score!r}")
-        preprocess = {"boxes": boxes, "timeout": timeout}
+        if min_score is not None:
+            check_score(min_score, "min_score")
+        if detector is not None and not isinstance(detector, str | Callable):
+            raise ValueError(f"detector must be a name or a callable, but got {detector!r}")
+        if quarter_turns is not None and not isinstance(quarter_turns, bool):
+            raise ValueError(f"quarter_turns must be None, True or False, but got {quarter_turns!r}")
+        preprocess = {"boxes": boxes, "timeout": timeout, "detector": detector, "quarter_turns": quarter_turns}
         forward = {"flip": flip, "face_batch_size": face_batch_size, "min_score": min_score}
         forward |= {"topology": topology, "dataset": dataset}
         return _without_none(preprocess), _without_none(forward), _without_none({"topology": topology})
@@ -146,7 +170,7 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         """The one of this name, by default the first of the model's."""
         return find_topology(self.model.config, self.model.config.default_topology if name is None else name)
 
-    def preprocess(self, image, boxes=None, timeout=URL_TIMEOUT):
+    def preprocess(self, image, boxes=None, timeout=URL_TIMEOUT, detector=None, quarter_turns=None):
         item = image if isinstance(image, Mapping) else {"image": image}
         place = item.get(PLACE, "")
         name = f"images{place}" if place else "image"
@@ -156,62 +180,66 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         photo = load_rgb(item["image"], name, timeout=timeout)
         own = boxes if item.get("boxes") is None else item["boxes"]
         if own is None:
-            return {"photo": photo, "boxes": _find_faces(photo), "detected": True}
+            return {"views": _detect_views(photo, detector, quarter_turns), "detected": True}
         height, width = photo.shape[:2]
         if isinstance(own, str) and own == WHOLE_PHOTO:
             own = [_box_of_whole(width, height, self.image_processor.box_enlargement)]
-        return {"photo": photo, "boxes": check_photo_boxes(own, width, height, f"boxes{place}"), "detected": False}
+        return {"views": [View(photo, check_photo_boxes(own, width, height, f"boxes{place}"))], "detected": False}
 
     def _forward(
         self,
         model_inputs,
         flip=False,
         face_batch_size=FACE_BATCH_SIZE,
-        min_score=MIN_SCORE,
+        min_score=None,
         topology=None,
         dataset=None,
     ):
         # With a batch_size, transformers passes a batch's photos as lists, and takes the result apart again.
-        batched = isinstance(model_inputs["photo"], list)
-        photos, boxes, detected = (
-            v if batched else [v] for v in map(model_inputs.get, ("photo", "boxes", "detected"))
-        )
+        batched = isinstance(model_inputs["detected"], list)
+        views, detected = (v if batched else [v] for v in map(model_inputs.get, ("views", "detected")))
         topology = self.model.config.default_topology if topology is None else topology
+        min_score = self.min_score if min_score is None else min_score
         options = {"flip": flip, "topology": topology, "dataset": dataset}
-        crops = self._crop_boxes(boxes, detected, topology)
-        faces = self._find_landmarks(photos, crops, face_batch_size, options)
-        if any(detected):
-            second_boxes = [
-                _boxes_for_second_crops(*found) if is_detected else []
-                for *found, is_detected in zip(photos, boxes, faces, detected)
-            ]
-            second_boxes = self._crop_boxes(second_boxes, detected, topology)
-            second_faces = self._find_landmarks(photos, second_boxes, face_batch_size, options)
-            faces = [
-                [face for face in again if _score(face) >= min_score] if is_detected else found
-                for found, again, is_detected in zip(faces, second_faces, detected)
-            ]
-        return {"faces": faces if batched else faces[0]}
+        given = [view for own, is_detected in zip(views, detected) if not is_detected for view in own]
+        seen = [view for own, is_detected in zip(views, detected) if is_detected for view in own]
+        faces = self._find_landmarks(given, [view.boxes for view in given], face_batch_size, options)
+        faces += self._find_detected(seen, face_batch_size, min_score, options)
+        faces_of = dict(zip(map(id, given + seen), faces))
+        joined = [_join_views(own, [faces_of[id(view)] for view in own]) for own in views]
+        return {"faces": joined if batched else joined[0]}
 
-    def _crop_boxes(self, boxes, detected, topology: str | None) -> list[list]:
-        """For each photo the boxes as the model knows them: given ones are, those of a detector are landmark boxes."""
-        around = self.image_processor.box_around
-        return [[around(box, topology) for box in own] if found else own for own, found in zip(boxes, detected)]
+    def _find_detected(self, views: list[View], face_batch_size: int, min_score: float, options: dict):
+        """Faces of each view, each cropped twice, without those of a low score."""
+        crops = self._boxes_around([view.boxes for view in views], options["topology"])
+        faces = self._find_landmarks(views, crops, face_batch_size, options)
+        boxes = [_boxes_for_second_crops(view, own) for view, own in zip(views, faces)]
+        faces = self._find_landmarks(views, self._boxes_around(boxes, options["topology"]), face_batch_size, options)
+        return [[face for face in own if _score(face) >= min_score] for own in faces]
+
+    def _boxes_around(self, boxes: list[list], topology: str | None) -> list[list]:
+        """For each photo, the boxes as the model knows them, from landmark boxes."""
+        return [[self.image_processor.box_around(box, topology) for box in own] for own in boxes]
 
     def box_around(self, landmark_box) -> np.ndarray:
         """The box (4,) for `boxes` of a face whose landmarks have this tight box, in pixels of the photo."""
         topology = self._forward_params.get("topology", self.model.config.default_topology)
         return self.image_processor.box_around(landmark_box, topology)
 
-    def _find_landmarks(self, photos, boxes, face_batch_size: int, options: dict) -> list[list[dict]]:
-        """Faces of each photo, as the processor describes them; `options` are those of `_predict`."""
-        faces = [[] for _ in photos]
+    @property
+    def min_score(self) -> float:
+        """The score of a face, below which it is dropped by default."""
+        return self._forward_params.get("min_score", self.model.config.min_face_score)
+
+    def _find_landmarks(self, views: list[View], boxes, face_batch_size: int, options: dict) -> list[list[dict]]:
+        """Faces of each view, as the processor describes them; `options` are those of `_predict`."""
+        faces = [[] for _ in views]
         everywhere = [(index, box) for index, own in enumerate(boxes) for box in own]
         step = max(1, face_batch_size // 2) if options["flip"] else face_batch_size
         for start in range(0, len(everywhere), step):
             grouped = itertools.groupby(everywhere[start : start + step], key=itemgetter(0))
             indices, own = zip(*((index, [box for _, box in pairs]) for index, pairs in grouped))
-            inputs = self.image_processor([photos[index] for index in indices], list(own), return_tensors="pt")
+            inputs = self.image_processor([views[index].photo for index in indices], list(own), return_tensors="pt")
             outputs = self._predict(inputs["pixel_values"].to(self.device, self.dtype), **options)
             for index, found in zip(indices, self.image_processor.post_process_landmark_detection(outputs, inputs)):
                 faces[index] += found
@@ -351,11 +379,39 @@ def _without_none(parameters: dict) -> dict:
     return {name: value for name, value in parameters.items() if value is not None}
 
 
-def _find_faces(photo: np.ndarray) -> list[np.ndarray]:
+def _detect_views(photo: np.ndarray, detector, quarter_turns: bool | None) -> list[View]:
+    """The photo with the faces that a detector finds, and those turned ones in which it finds others."""
     from .face_detection_mtld import detect_faces
 
     height, width = photo.shape[:2]
-    return [box for box in detect_faces(photo)[0] if _overlaps_photo(box, width, height)]
+    views = [View(np.ascontiguousarray(np.rot90(photo, turns)), [], [], turns) for turns in range(4)]
+    for box, score, turns in zip(*detect_faces(photo, detector, quarter_turns)):
+        if _overlaps_photo(box, width, height):
+            corners = turn_points(box.reshape(2, 2), turns, width, height)
+            views[turns].boxes.append(np.concatenate([corners.min(axis=0), corners.max(axis=0)]))
+            views[turns].scores.append(score)
+    return [view for view in views if view.boxes]
+
+
+def _join_views(views: list[View], faces: list[list[dict]]) -> list[dict]:
+    """The faces of all views in the frame of the photo; of several views the largest first."""
+    joined = [_turn_back(face, view) for view, own in zip(views, faces) for face in own]
+    return joined if len(views) == 1 else sorted(joined, key=_negative_side)
+
+
+def _negative_side(face: dict) -> float:
+    return -(face["bbox"][2:] - face["bbox"][:2]).max().item()
+
+
+def _turn_back(face: dict, view: View) -> dict:
+    if view.turns == 0:
+        return face
+    height, width = view.photo.shape[:2]
+    points, corners = (
+        torch.from_numpy(turn_points(face[key].numpy().reshape(-1, 2), -view.turns, width, height))
+        for key in ("keypoints", "bbox")
+    )
+    return face | {"keypoints": points, "bbox": torch.cat([corners.amin(dim=0), corners.amax(dim=0)])}
 
 
 def _overlaps_photo(box: np.ndarray, width: int, height: int) -> bool:
@@ -368,16 +424,16 @@ def _box_of_whole(width: int, height: int, enlargement: float) -> np.ndarray:
     return np.concatenate([center - half, center + half])
 
 
-def _boxes_for_second_crops(photo: np.ndarray, detected: list, faces: list[dict]) -> list[np.ndarray]:
+def _boxes_for_second_crops(view: View, faces: list[dict]) -> list[np.ndarray]:
     """For each face the box of its landmarks, unless they are away from where it was detected."""
-    height, width = photo.shape[:2]
+    height, width = view.photo.shape[:2]
     boxes = []
-    for box, face in zip(detected, faces):
-        found = face["bbox"].double().numpy()
-        shared = box_overlap(found, box[None])[0]
-        union = sum((corners[2:] - corners[:2]).prod() for corners in (found, box)) - shared
-        trusted = shared >= FOUND_OVERLAP * union and _overlaps_photo(found, width, height)
-        boxes.append(found if trusted else box)
+    for box, face in zip(view.boxes, faces):
+        landmarks = face["bbox"].double().numpy()
+        shared = box_overlap(landmarks, box[None])[0]
+        union = box_areas(np.stack([landmarks, box])).sum() - shared
+        trusted = shared >= FOUND_OVERLAP * union and _overlaps_photo(landmarks, width, height)
+        boxes.append(landmarks if trusted else box)
     return boxes
 
 
