@@ -12,13 +12,13 @@ such as `--config use_structure_loss=false` or `--config num_neighbors=10`; all 
 training_mtld.tables` runs whole tables.
 
 Checkpoints are written at ends of epochs, every five minutes by default (--save_minutes, --save_epochs, --save_steps);
-a training that was interrupted goes on with the same command and `--resume_from_checkpoint latest`. SIGTERM and Ctrl-C
-write one more and end the training. The model of the last epoch is written to --output_dir with its card, and its
-scores to evaluation/ there.
+a training that was interrupted goes on with the same command and `--resume_from_checkpoint latest`. SIGTERM, Ctrl-C
+and a closed terminal (SIGHUP) write one more and end the training. The model of the last epoch is written to
+--output_dir with its card, and its scores to evaluation/ there.
 
-`accelerate launch` in place of `python` brings several processes, GPUs and machines; `accelerate config` asks what
-there is. On wrong input this script prints one line and exits with status 2, after SIGTERM with 143; `accelerate
-launch --quiet` prints nothing more, and makes 1 of each.
+One process needs no launcher. `accelerate launch` in place of `python` brings several processes, GPUs and machines;
+`accelerate config` asks what there is. On wrong input this script prints one line and exits with status 2, after
+SIGTERM with 143, after SIGHUP with 129; `accelerate launch --quiet` prints nothing more, and makes 1 of each.
 """
 
 import contextlib
@@ -117,7 +117,7 @@ def train_epoch(training: Training, folder: Path) -> dict[str, float]:
     optimization.set_training(training.network, args)
     start, first = time.perf_counter(), progress.update
     facts = tracking.facts_of_step(accelerator.device, training.optimizer, 0)
-    with tqdm(
+    with tracking.progress_bar(
         updates_of_epoch(training),
         desc=f"epoch {progress.epoch + 1}/{args.epochs}",
         initial=first,
@@ -315,6 +315,7 @@ def main(args):
     logging.basicConfig(level=logging.WARNING if accelerator.is_main_process else logging.ERROR, format="%(message)s")
     set_seed(args.seed)
     with accelerator.main_process_first():  # it converts the faces in the cache for the others
+        data.check_places(args)  # before the weights, which may need the Hub
         model, new_landmarks = models.build_model(args)
         processor = models.build_processor(args, model.config)
         loaded_sets = [(options, data.load_evaluation(options, processor)) for options in data.sets_to_score(args)]
@@ -336,13 +337,15 @@ def main(args):
         updates = data.updates_per_epoch(accelerator, args, training.loader)
         tracking.start(accelerator, args, effective_batch(training), updates)
         training.stage = checkpoints.resume(accelerator, args, Path(args.output_dir) / "checkpoints", stage)
+        if accelerator.is_main_process and training.progress != Progress():
+            tracking.tell_resumed(training.progress)
         train(training, eval_sets)
     finish(training, processor, eval_sets, former)
 
 
 def run(argv=None) -> int:
-    """The command. Returns the exit status: 0, or after one line on stderr 2 (wrong input), 130 (interrupted) or 143
-    (terminated)."""
+    """The command. Returns the exit status: 0, or after one line on stderr 2 (wrong input), 129 (SIGHUP), 130 (Ctrl-C)
+    or 143 (SIGTERM)."""
     quiet_libraries()
     others = multiprocessing.active_children()
     try:

@@ -308,17 +308,18 @@ def test_file_is_read_once(tmp_path, weights, monkeypatch):
     assert len(reads) == 1
 
 
-def test_without_a_file_the_weights_come_from_the_hub(monkeypatch, weights):
+def test_without_a_file_the_weights_come_from_the_hub(monkeypatch, weights, tmp_path):
     asked = []
 
-    def download(repository, **kwargs):
-        asked.append(repository)
-        return weights
+    def fetch(repository, names, revision):
+        asked.append((repository, names, revision))
+        save_file({name: value.contiguous() for name, value in weights.items()}, tmp_path / "model.safetensors")
+        return str(tmp_path / "model.safetensors")
 
-    monkeypatch.setattr(backbone_mtld, "load_state_dict_from_hf", download)
+    monkeypatch.setattr(backbone_mtld, "fetch", fetch)
     model = new_model("test_resnet.r160_in1k")
     model.load_backbone_weights()
-    assert asked == ["timm/test_resnet.r160_in1k"]
+    assert asked == [("timm/test_resnet.r160_in1k", ["model.safetensors", "pytorch_model.bin"], None)]
     assert torch.equal(model.backbone._backbone.state_dict()["conv1.0.weight"], weights["conv1.0.weight"])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut, coffee
 
-from modeling_mtld import face_detection_mtld, photo_parts_mtld, yunet_mtld
+from modeling_mtld import face_detection_mtld, hub_reach_mtld, photo_parts_mtld, yunet_mtld
 from modeling_mtld.face_detection_mtld import detect_faces, load_detector
 from modeling_mtld.geometry_mtld import box_overlap, turn_points
 from modeling_mtld.haar_mtld import Haar
@@ -236,7 +236,7 @@ def test_result_of_a_detector_that_is_none(result):
 
 def test_detector_that_is_not_there(tmp_path, load_yunet, monkeypatch):
     (tmp_path / "text.onnx").write_text("no model")
-    monkeypatch.setattr(yunet_mtld, "_hub_answers", lambda: False)
+    monkeypatch.setattr(yunet_mtld, "hub_answers", lambda: False)
     for name, message in [
         ("opencv", "detector must be 'yunet', 'haar'"),
         (str(tmp_path / "text.onnx"), "text.onnx must be a model of YuNet"),
@@ -260,7 +260,7 @@ def forbidden(*_, **__):
 
 def test_what_looks_for_faces_is_logged_once(monkeypatch, load_yunet, caplog):
     monkeypatch.setattr(yunet_mtld.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(yunet_mtld, "get_session", forbidden)
+    monkeypatch.setattr(hub_reach_mtld, "get_session", forbidden)
     monkeypatch.setattr(yunet_mtld, "hf_hub_download", forbidden)
     face_detection_mtld._log_once.cache_clear()
     with caplog.at_level(logging.INFO):
@@ -271,8 +271,8 @@ def test_what_looks_for_faces_is_logged_once(monkeypatch, load_yunet, caplog):
 
 def test_gives_up_on_a_silent_hub(monkeypatch, load_yunet):
     monkeypatch.setattr(yunet_mtld.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(yunet_mtld, "HUB_SECONDS", 0.1)
-    monkeypatch.setattr(yunet_mtld, "get_session", lambda: time.sleep(5))
+    monkeypatch.setattr(hub_reach_mtld, "HUB_SECONDS", 0.1)
+    monkeypatch.setattr(hub_reach_mtld, "get_session", lambda: time.sleep(5))
     monkeypatch.setattr(yunet_mtld, "hf_hub_download", forbidden)
     start = time.monotonic()
     assert load_yunet() is None
@@ -282,7 +282,7 @@ def test_gives_up_on_a_silent_hub(monkeypatch, load_yunet):
 def test_a_download_that_stalls_does_not_keep_the_photo_waiting(monkeypatch, load_yunet):
     monkeypatch.setattr(yunet_mtld.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(yunet_mtld, "DOWNLOAD_SECONDS", 0.1)
-    monkeypatch.setattr(yunet_mtld, "_hub_answers", lambda: True)
+    monkeypatch.setattr(yunet_mtld, "hub_answers", lambda: True)
     monkeypatch.setattr(yunet_mtld, "hf_hub_download", lambda *_: time.sleep(5))
     start = time.monotonic()
     assert load_yunet() is None

@@ -17,6 +17,7 @@ from training_runs import arguments, assert_same_weights, finish, loss_curve, ma
 
 import train_accelerate
 from modeling_mtld.model_card_mtld import read_stages
+from training_mtld.checkpoints import StopSignal
 
 KILLS = 10
 # All that has a state: both schedulers, the moving average, accumulation, clipping and rates of two groups.
@@ -111,7 +112,9 @@ def test_epochs_shorter_than_the_interval_leave_no_checkpoint_but_the_last(dolls
     assert checkpoint_names(tmp_path / "out") == names
 
 
-@pytest.mark.parametrize("number, status, workers", [(signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 0)])
+@pytest.mark.parametrize(
+    "number, status, workers", [(signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 0), (signal.SIGHUP, 129, 2)]
+)
 def test_a_signal_saves_and_ends_cleanly(dolls, whole, tmp_path, number, status, workers):
     """To the whole process group, as a terminal or a cluster sends it: the loaders' workers get it too."""
     out, log = tmp_path / "out", tmp_path / "log"
@@ -125,8 +128,21 @@ def test_a_signal_saves_and_ends_cleanly(dolls, whole, tmp_path, number, status,
     last = log.read_text().splitlines()[-1]
     assert last == f"train_accelerate.py: stopped by {number.name}; --resume_from_checkpoint latest goes on with it"
     assert not (out / "config.json").exists()
+    name = checkpoint_names(out)[-1]
     finish([start(arguments(dolls, out, resume_from_checkpoint="latest", **options), log)], log)
     assert_same_weights(whole, out)
+    epoch, update = (int(number) + 1 for number in re.findall(r"\d+", name))
+    assert f"going on from checkpoint {name}: epoch {epoch}, update {update}\n" in log.read_text()
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing():
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.number is None
+    finally:
+        signal.signal(signal.SIGHUP, former)
 
 
 def test_a_training_that_breaks_off_leaves_no_workers(dolls, tmp_path):

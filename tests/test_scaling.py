@@ -140,6 +140,13 @@ def test_the_papers_recipe_is_the_default(dolls, tmp_path):
     np.testing.assert_allclose(found, 3e-4 * np.repeat([1, 0.1, 0.01], [70, 50, 30]), rtol=1e-6)
 
 
+@pytest.mark.parametrize("epochs, factors", [(1, [1]), (2, [1, 0.1]), (3, [1, 0.1, 0.01])])
+def test_short_trainings_decay_neither_before_their_first_epoch_nor_after_their_last(dolls, tmp_path, epochs, factors):
+    args = options(dolls, tmp_path, epochs=epochs)
+    np.testing.assert_allclose(rates(args, updates=2, epochs=epochs)[::2, 0], 3e-4 * np.array(factors), rtol=1e-6)
+    assert all(0 < epoch < epochs for epoch in optimization.decay_epochs(args))
+
+
 def test_schedulers_of_transformers(dolls, tmp_path):
     cosine = rates(options(dolls, tmp_path, lr_scheduler="cosine", warmup_steps=2), updates=5, epochs=4)[:, 0]
     assert cosine[0] == 0 and cosine.argmax() == 2 and cosine[-1] < 0.1 * cosine.max()
@@ -282,6 +289,7 @@ def test_gradients_are_clipped(dolls, tmp_path):
             {"lr_scheduler": "cosine", "decay_epochs": (2,)},
             "--decay_epochs needs --lr_scheduler steps, but got cosine",
         ),
+        ({"decay_epochs": (0,)}, "--decay_epochs must be 1 or more, as a decay comes after an epoch, but got 0"),
         ({"lr_scheduler": "cosine", "streaming": ()}, "--lr_scheduler must be steps or constant with --streaming"),
         ({"report_to": "nobody"}, "--report_to must be of the installed .*tensorboard.*, but got nobody"),
         ({"box_noise": ()}, "--box_noise needs --eval_only and --output_dir"),

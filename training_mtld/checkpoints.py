@@ -67,14 +67,22 @@ class TrainingStopped(Exception):
         self.signal = number
 
 
+def stop_signals() -> list[signal.Signals]:
+    """The signals that end a training: SIGTERM, Ctrl-C, and SIGHUP of a terminal that was closed, unless it is ignored
+    already, as by `nohup`."""
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    ignored = hangup is None or signal.getsignal(hangup) == signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([] if ignored else [hangup])]
+
+
 class StopSignal:
-    """Inside `with`, stores SIGTERM and Ctrl-C in `number`, so that the training can end after the current update. A
-    second signal ends it at once."""
+    """Inside `with`, stores the number of the first of `stop_signals`, so that the training can end after the current
+    update. A second signal ends it at once."""
 
     number: int | None = None
 
     def __enter__(self):
-        self._former = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._former = {number: signal.signal(number, self._note) for number in stop_signals()}
         return self
 
     def _note(self, number, frame):

@@ -17,6 +17,7 @@ from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream, bo
 from dataset_scripts.loading import open_faces, split_names
 from modeling_mtld.configuration_mtld import find_topology
 
+from .checkpoints import stop_signals
 from .evaluation.scores import face_normalizers, scored_names
 from .mixture import FaceMixture, Member, StreamMixture
 from .options import SHUFFLE_BUFFER
@@ -26,6 +27,12 @@ logger = logging.getLogger("train")
 
 Crops = FaceCrops | FaceStream
 Mixture = FaceMixture | StreamMixture
+
+
+def check_places(args):
+    """Raises ValueError as `open_faces` if a --data_dir has no faces. Nothing is prepared yet."""
+    for set_args in args.datasets:
+        open_faces(set_args.benchmark, set_args.data_dir)
 
 
 def load_training(args, processor, config) -> Mixture:
@@ -187,7 +194,7 @@ def loader_options(args) -> dict:
 
 
 def _ignore_signals(worker: int):
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, signal.SIG_IGN)
 
 

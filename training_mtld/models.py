@@ -4,6 +4,7 @@ import logging
 
 from dataset_scripts.benchmark import Benchmark
 from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.hub_reach_mtld import is_local
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 
@@ -56,8 +57,20 @@ def _new(args, benchmarks, fields) -> tuple[MTLDForFacialLandmarkDetection, bool
     config = MTLDConfig(backbone=args.backbone or "resnet18", **fields)
     model = MTLDForFacialLandmarkDetection(config, for_training=True)
     if not args.random_backbone:
-        model.load_backbone_weights(args.backbone_checkpoint)
+        _load_backbone(model, args.backbone_checkpoint)
     return model, True
+
+
+def _load_backbone(model: MTLDForFacialLandmarkDetection, file: str | None):
+    try:
+        model.load_backbone_weights(file)
+    except ValueError as error:
+        if file is not None:
+            raise
+        raise ValueError(
+            f"{error}; --backbone_checkpoint FILE takes timm's weights from a file, and --random_backbone trains "
+            "without"
+        ) from error
 
 
 def _knows_visibility(benchmark: Benchmark) -> bool:
@@ -69,5 +82,6 @@ def build_processor(args, config: MTLDConfig) -> MTLDImageProcessor:
     the backbone's pretrained weights."""
     settings = {"size": config.image_size}
     if args.model_name_or_path:
-        return MTLDImageProcessor.from_pretrained(args.model_name_or_path, **settings)
+        local = is_local(args.model_name_or_path)
+        return MTLDImageProcessor.from_pretrained(args.model_name_or_path, local_files_only=local, **settings)
     return MTLDImageProcessor(**settings, **config.normalization)

@@ -56,7 +56,11 @@ class Schedule:
 
 
 def decay_epochs(args) -> list[int]:
-    return [round(share * args.epochs) for share in DECAYS] if args.decay_epochs is None else args.decay_epochs
+    """The epochs after which the learning rate is divided by 10. By default never before the first epoch has ended,
+    nor after the last."""
+    if args.decay_epochs is not None:
+        return args.decay_epochs
+    return sorted({round(share * args.epochs) for share in DECAYS} & set(range(1, args.epochs)))
 
 
 def build_average(model: nn.Module, args) -> ModelEmaV3 | None:

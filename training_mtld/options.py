@@ -242,8 +242,8 @@ def add_optimization(parser: Parser):
         type=int,
         nargs="*",
         metavar="EPOCH",
-        help="epochs of --lr_scheduler steps (default: 70 and 120 of 150, and the same shares of other --epochs; "
-        "without a value: no steps)",
+        help="epochs of --lr_scheduler steps (default: 70 and 120 of 150, and the same shares of other --epochs, but "
+        "none before the first epoch has ended; without a value: no steps)",
     )
     optimization.add_argument(
         "--warmup_steps", type=int, default=0, help="updates in which the learning rate rises (default: %(default)s)"
@@ -399,6 +399,9 @@ def check_numbers(args: argparse.Namespace):
     for name in NOT_NEGATIVE + ("backbone_lr_factor",):
         if getattr(args, name) is not None and not 0 <= getattr(args, name) < math.inf:
             raise ValueError(f"--{name} must not be negative, but got {getattr(args, name)}")
+    for epoch in args.decay_epochs or ():
+        if epoch < 1:
+            raise ValueError(f"--decay_epochs must be 1 or more, as a decay comes after an epoch, but got {epoch}")
     if args.ema_decay is not None and not 0 <= args.ema_decay < 1:
         raise ValueError(f"--ema_decay must be at least 0 and below 1, but got {args.ema_decay}")
 

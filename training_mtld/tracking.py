@@ -1,8 +1,9 @@
 """Progress of a training: effective batch, progress bar, trackers and pictures."""
 
 import math
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from accelerate import Accelerator
@@ -13,6 +14,9 @@ from modeling_mtld.auto_mtld import first_line
 from .evaluation.pictures import compare_fixed_faces
 from .evaluation.scores import CONFIDENCES
 from .evaluation.scoring import EvaluationSet, main_normalizer
+
+BAR_COLUMNS = 100
+BAR = "{desc} {bar} {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 
 def start(accelerator: Accelerator, args, batch: int, updates: int | None):
@@ -56,10 +60,21 @@ def _peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
+def tell_resumed(progress):
+    """Prints where a training goes on, by the `Progress` of its checkpoint."""
+    tqdm.write(f"going on from checkpoint {progress.name}: epoch {progress.epoch + 1}, update {progress.update + 1}")
+
+
+def progress_bar(updates: Iterable, **options) -> tqdm:
+    """A bar of one line, at most `BAR_COLUMNS` wide. `options`: those of tqdm."""
+    columns = min(BAR_COLUMNS, shutil.get_terminal_size((BAR_COLUMNS, 24)).columns)
+    return tqdm(updates, ncols=columns, bar_format=BAR, **options)
+
+
 def progress_fields(means: Mapping[str, float], facts: Mapping[str, float]) -> dict[str, str]:
-    """Losses, learning rate, speed and memory as the progress bar shows them."""
-    losses = {name: f"{mean:.4f}" for name, mean in means.items()}
-    return losses | {
+    """Loss, learning rate, speed and memory as the progress bar shows them; the trackers have the loss's terms too."""
+    return {
+        "loss": f"{means['loss']:.4f}",
         "lr": f"{facts['learning_rate']:.0e}",
         "img/s": f"{facts['images_per_second']:.0f}",
         "GB": f"{facts['memory_gb']:.1f}",

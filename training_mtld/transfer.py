@@ -10,6 +10,7 @@ from dataset_scripts.benchmark import Benchmark
 from modeling_mtld.auto_mtld import first_line
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.heads_mtld import MTLDDatasetOffsets
+from modeling_mtld.hub_reach_mtld import is_local
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 
 from .topologies import JointLandmarks, common_places, has_landmarks, join_landmarks
@@ -42,10 +43,12 @@ def load_for_benchmarks(
         ValueError: if there is no MTLD checkpoint, or `fields` do not fit it.
     """
     try:
-        settings, _ = MTLDConfig.get_config_dict(path)
+        local = is_local(path)
+        settings, _ = MTLDConfig.get_config_dict(path, local_files_only=local)
         if settings.get("model_type") != MTLDConfig.model_type:
             raise ValueError(f"a model of type {settings.get('model_type')!r}")
-        model = MTLDForFacialLandmarkDetection.from_pretrained(path, for_training=for_training, **fields)
+        options = {"for_training": for_training, "local_files_only": local}
+        model = MTLDForFacialLandmarkDetection.from_pretrained(path, **options, **fields)
     except Exception as error:  # transformers, safetensors and the Hub's client each raise their own
         reason = first_line(error)
         raise ValueError(f"--model_name_or_path must be an MTLD checkpoint, but got {path}: {reason}") from error

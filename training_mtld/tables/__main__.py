@@ -31,6 +31,7 @@ from modeling_mtld.auto_mtld import write_whole
 from modeling_mtld.benchmark import measure_networks
 from modeling_mtld.quiet import quiet_libraries
 
+from ..checkpoints import stop_signals
 from ..facts import git_commit, library_versions
 from ..options import Parser
 from . import paper
@@ -347,7 +348,8 @@ def _terminate(signum, frame):
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status: 0, or after one line on stderr 1 (a training failed), 2 (wrong input) or
     130 (interrupted)."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in stop_signals():
+        signal.signal(number, _terminate)
     quiet_libraries()
     try:
         make_tables(parse_arguments(sys.argv[1:] if argv is None else argv), Console())
