@@ -1,7 +1,8 @@
 import shlex
 import subprocess
 
-from training_mtld.facts import command_line, git_commit, library_versions
+from training_mtld.command_line import command_line
+from training_mtld.facts import git_commit, library_versions
 
 
 def test_shown_command_can_be_typed_again_and_hides_where_this_machine_keeps_things():

@@ -17,6 +17,7 @@ from training_runs import arguments, assert_same_weights, finish, loss_curve, ma
 
 import train_accelerate
 from modeling_mtld.model_card_mtld import read_stages
+from training_mtld import training as script
 from training_mtld.checkpoints import StopSignal
 
 KILLS = 10
@@ -173,14 +174,14 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(dolls, tmp_pat
 def test_a_loss_that_is_not_finite_is_one_line_and_leaves_the_checkpoint_before(
     dolls, tmp_path, capsys, monkeypatch, in_process
 ):
-    optimize = train_accelerate.train_update
+    optimize = script.train_update
 
     def explode(training, batches):
         if training.progress.epoch == 1:
             batches[0]["pixel_values"][:] = torch.inf
         return optimize(training, batches)
 
-    monkeypatch.setattr(train_accelerate, "train_update", explode)
+    monkeypatch.setattr(script, "train_update", explode)
     assert train_accelerate.run(arguments(dolls, tmp_path / "out")) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "the loss must be finite, but got nan in epoch 2, update 1" in line
@@ -260,14 +261,14 @@ def test_other_data_is_noticed(whole, tmp_path, capsys, in_process):
 
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(dolls, tmp_path, capsys, monkeypatch, in_process):
-    add_gradients = train_accelerate.add_gradients
+    add_gradients = script.add_gradients
 
     def explode(training, batches):
         result = add_gradients(training, batches)
         next(training.model.parameters()).grad.fill_(torch.inf)
         return result
 
-    monkeypatch.setattr(train_accelerate, "add_gradients", explode)
+    monkeypatch.setattr(script, "add_gradients", explode)
     assert train_accelerate.run(arguments(dolls, tmp_path / "out", save_steps=1)) == 2
     assert "the gradient must be finite, but got " in capsys.readouterr().err
     assert checkpoint_names(tmp_path / "out") == []

@@ -15,6 +15,7 @@ import train_accelerate
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 from training_mtld import optimization
+from training_mtld import training as script
 from training_mtld.options import parse_args
 from training_mtld.publishing import round_weights
 
@@ -225,7 +226,7 @@ def test_an_epoch_ends_as_accelerate_has_it(dolls, tmp_path, monkeypatch):
     """Else its list of loaders in use grows with each epoch."""
     seen = []
     monkeypatch.setattr(
-        train_accelerate, "train_update", lambda training, batches: seen.append(in_use(training)) or {"loss": 0.0}
+        script, "train_update", lambda training, batches: seen.append(in_use(training)) or {"loss": 0.0}
     )
     words = arguments(dolls, tmp_path / "out", epochs=3, gradient_accumulation_steps=3)
     assert train_accelerate.run(words) == 0
@@ -248,7 +249,7 @@ def test_other_processes_outlive_a_training(dolls, tmp_path):
 
 
 def test_a_compiled_network_is_saved_as_any_other(dolls, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_accelerate, "COMPILER", "eager")
+    monkeypatch.setattr(script, "COMPILER", "eager")
     assert train_accelerate.run(arguments(dolls, tmp_path / "compiled", epochs=1, compile=())) == 0
     AcceleratorState._reset_state(reset_partial_state=True)
     assert train_accelerate.run(arguments(dolls, tmp_path / "plain", epochs=1)) == 0

@@ -13,7 +13,8 @@ import pytest
 from dataset_scripts import BENCHMARKS
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.model_card_mtld import Stage, TrainingSet
-from training_mtld.facts import command_line, file_fingerprint
+from training_mtld.command_line import command_line
+from training_mtld.facts import file_fingerprint
 from training_mtld.tables import __main__ as tables
 from training_mtld.tables import paper
 from training_mtld.tables import runs as table_runs

@@ -27,6 +27,7 @@ from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 from training_mtld import data as training_data
 from training_mtld import models, tracking
+from training_mtld import training as script
 from training_mtld.options import parse_args
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -325,7 +326,7 @@ def test_interrupt_is_one_line(data, tmp_path, capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_accelerate.data, "load_evaluation", interrupt)
+    monkeypatch.setattr(script.data, "load_evaluation", interrupt)
     assert train_accelerate.run(arguments(data, tmp_path)) == 130
     assert "interrupted" in capsys.readouterr().err.splitlines()[-1]
 

@@ -14,6 +14,9 @@ from transformers import AutoImageProcessor, AutoModel, pipeline
 
 import train_accelerate
 from dataset_scripts.conversion import convert
+from modeling_mtld.configuration_mtld import MTLDConfig
+from training_mtld import data as training_data
+from training_mtld import models
 from training_mtld.options import parse_args
 
 NAMES = ["right_eye", "left_eye", "nose_tip", "mouth_0", "mouth_1"]
@@ -206,3 +209,28 @@ def test_augmentation_is_set_by_name(dolls, tmp_path, capsys):
     for wrong, message in (("turn=3", "a field of Augmentation"), ("rotation=x", "rotation must be a number")):
         assert message in one_line(capsys, [*words, "--augmentation", wrong])
     assert "scale must be from 0 to 0.9, but got 2.0" in one_line(capsys, [*words, "--augmentation", "scale=2"])
+
+
+# A trial ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streaming", [{}, {"streaming": ()}])
+def test_a_trial_trains_on_few_faces_and_says_so(dolls, tmp_path, capsys, streaming):
+    options = {"max_train_faces": 2, "epochs": 1, "batch_size": 1, "save_steps": 1, "save_total_limit": 9, **streaming}
+    train(dolls / "landmarks.yaml", tmp_path / "out", capsys, **options)
+    names = [path.name for path in (tmp_path / "out" / "checkpoints").glob("epoch_0000_update_*")]
+    assert sorted(names) == ["epoch_0000_update_000001", "epoch_0000_update_000002"]
+    stage = json.loads((tmp_path / "out" / "training.json").read_text())[-1]
+    assert stage["datasets"][0]["faces"] == (None if streaming else 2)
+
+
+def test_the_faces_of_a_trial_are_drawn_by_the_seed(dolls, tmp_path):
+    def chosen(seed, count):
+        args = parse_args(arguments(dolls / "landmarks.yaml", tmp_path / "out", seed=seed, max_train_faces=count))
+        processor = models.build_processor(args, MTLDConfig(num_landmarks=5, backbone="test_resnet", image_size=64))
+        mixture = training_data.load_training(args, processor, MTLDConfig(num_landmarks=5, backbone="test_resnet"))
+        return mixture.members[0].crops.faces["image_id"][:]
+
+    assert chosen(0, 3) == chosen(0, 3) and len({*chosen(0, 3)}) == 3
+    assert any(chosen(seed, 3) != chosen(0, 3) for seed in range(1, 4))
+    assert len(chosen(0, 999)) == TRAIN

@@ -26,7 +26,7 @@ TINY = {  # a network for seconds, by the options of train_accelerate.py
 }
 # The libraries are imported once, in a server that every training is forked from.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["train_accelerate"])
+PROCESSES.set_forkserver_preload(["train_accelerate", "training_mtld.training"])
 
 
 def make_dolls(folder: Path, train: int = 24, test: int = 5) -> Path:

@@ -51,9 +51,7 @@ def load_training(args, processor, config) -> Mixture:
 
 
 def _member(set_args, processor, config) -> Member:
-    faces = _load(set_args, set_args.train_split, "training", keep=False)
-    if set_args.streaming:
-        faces = faces.shuffle(seed=set_args.seed, buffer_size=SHUFFLE_BUFFER)
+    faces = _limit(_load(set_args, set_args.train_split, "training", keep=False), set_args)
     augmentation, flip_epochs = Augmentation(**dict(set_args.augmentation)), set_args.epochs - set_args.no_flip_epochs
     crops = FaceStream if set_args.streaming else FaceCrops
     dataset_id, name = None, set_args.benchmark.name
@@ -65,6 +63,17 @@ def _member(set_args, processor, config) -> Member:
         dataset_id,
         set_args.weight,
     )
+
+
+def _limit(faces, args):
+    """--max_train_faces of them; a stream is shuffled."""
+    if args.streaming:
+        faces = faces.shuffle(seed=args.seed, buffer_size=SHUFFLE_BUFFER)
+        return faces if args.max_train_faces is None else faces.take(args.max_train_faces)
+    if args.max_train_faces is None or args.max_train_faces >= len(faces):
+        return faces
+    chosen = np.random.default_rng(args.seed).permutation(len(faces))[: args.max_train_faces]
+    return faces.select(sorted(chosen.tolist()))
 
 
 def set_margins(processor, args, mixture: Mixture, config):

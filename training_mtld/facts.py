@@ -1,9 +1,7 @@
-"""Records of a training or an evaluation: its command, libraries, commit and data."""
+"""Records of a training or an evaluation: its libraries, commit and data."""
 
 import hashlib
-import shlex
 import subprocess
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,16 +10,6 @@ import numpy as np
 from accelerate import Accelerator
 
 LIBRARIES = ("torch", "transformers", "timm", "accelerate")
-
-
-def command_line(arguments: Sequence[str]) -> str:
-    """The command as typed, quoted for a shell. Absolute paths are cut to their last part, as the rest is local."""
-    return shlex.join(map(_without_folder, arguments))
-
-
-def _without_folder(argument: str) -> str:
-    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    return option + equals + ((Path(value).name or value) if value.startswith(("/", "~")) else value)
 
 
 def library_versions() -> dict[str, str]:

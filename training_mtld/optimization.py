@@ -8,7 +8,6 @@ from torch.optim.lr_scheduler import LinearLR, MultiStepLR
 from transformers import get_scheduler
 
 DECAYS = (70 / 150, 120 / 150)  # of the training, each dividing the learning rate by 10: the paper's epochs 70 and 120
-SCHEDULERS = ("steps", "constant", "linear", "cosine", "inverse_sqrt")
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm  # of any dimension, synchronised or not
 
 

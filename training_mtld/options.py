@@ -7,16 +7,15 @@ import sys
 from pathlib import Path
 
 import yaml
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import LoggerType
 
-from dataset_scripts import BENCHMARKS, default_data_dir, find_benchmark
-from dataset_scripts.augmentation import Augmentation
-from modeling_mtld.configuration_mtld import MTLDConfig
+from dataset_scripts.names import BENCHMARK_NAMES
+from dataset_scripts.ranges import AugmentationRanges
 
-from .facts import command_line
-from .optimization import SCHEDULERS
+from .command_line import Parser, command_line, did_you_mean
+from .processor import default_workers
 
+# What takes long to import is imported inside functions, so that --help and wrong options are answered at once.
+SCHEDULERS = ("steps", "constant", "linear", "cosine", "inverse_sqrt")
 SHUFFLE_BUFFER = 1000  # faces of a stream that are shuffled at a time
 OPTION_OF_FIELD = {  # fields of MTLDConfig that have an option of their own or follow from the benchmark
     "backbone": "--backbone",
@@ -31,15 +30,11 @@ OPTION_OF_FIELD = {  # fields of MTLDConfig that have an option of their own or 
 }
 NOT_SCORED = "none"  # value of --validation_list for a set that is not scored
 POSITIVE = ("epochs", "batch_size", "learning_rate", "image_size", "gradient_accumulation_steps", "save_total_limit")
+POSITIVE_OR_NONE = ("max_grad_norm", "max_train_faces")
 NOT_NEGATIVE = (
     *("num_workers", "eval_every", "picture_every", "seed", "warmup_steps", "no_flip_epochs"),
     *("save_steps", "save_epochs", "save_minutes"),
 )
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise ValueError(message)
 
 
 def parse_args(argv=None, description: str | None = None) -> argparse.Namespace:
@@ -61,13 +56,18 @@ def parse_args(argv=None, description: str | None = None) -> argparse.Namespace:
     args.command = command_line(["accelerate", "launch", "train_accelerate.py", *argv])
     if args.eval_every is None:
         args.eval_every = 1 if args.validation_list else 0
+    check_numbers(args)
+    check_combinations(args)
     args.datasets = split_by_dataset(args)
-    check_args(args)
+    check_places(args)
+    check_values(args)
     return args
 
 
 def split_by_dataset(args: argparse.Namespace) -> list[argparse.Namespace]:
     """The `datasets` of `parse_args`: a namespace for each --dataset."""
+    from dataset_scripts import default_data_dir, find_benchmark
+
     count = len(args.dataset)
     for name in ("data_dir", "validation_list", "dataset_weights"):
         values = getattr(args, name)
@@ -96,8 +96,8 @@ def add_data(parser: Parser):
         nargs="+",
         default=["300w"],
         metavar="NAME|YAML",
-        help=f"{', '.join(BENCHMARKS)}, or a file that describes your own landmarks (default: 300w). Several sets "
-        "train one network: sets whose landmarks have the same names share them, others add their own, and "
+        help=f"{', '.join(BENCHMARK_NAMES)}, or a file that describes your own landmarks (default: 300w). Several "
+        "sets train one network: sets whose landmarks have the same names share them, others add their own, and "
         "topology=NAME selects at inference",
     )
     data.add_argument(
@@ -135,7 +135,18 @@ def add_data(parser: Parser):
         help="for each set: file of photos of the training split, one a line, to leave out of training and to score "
         f"instead of --eval_splits; {NOT_SCORED}: train on the complete set and do not score it",
     )
-    data.add_argument("--num_workers", type=int, default=2, help="processes that load faces (default: %(default)s)")
+    data.add_argument(
+        "--max_train_faces",
+        type=int,
+        metavar="N",
+        help="train on at most N faces of each set, drawn by --seed: for a trial (default: all)",
+    )
+    data.add_argument(
+        "--num_workers",
+        type=int,
+        default=default_workers(),
+        help="processes that load faces (default: one a core of this machine, at most 16: here %(default)s)",
+    )
     add_augmentation(data)
 
 
@@ -148,7 +159,7 @@ def add_augmentation(data):
         default=[],
         metavar="NAME=VALUE",
         help="any of "
-        + ", ".join(f"{field.name} ({field.default})" for field in dataclasses.fields(Augmentation))
+        + ", ".join(f"{field.name} ({field.default})" for field in dataclasses.fields(AugmentationRanges))
         + "; see dataset_scripts/augmentation.py",
     )
     data.add_argument(
@@ -200,7 +211,12 @@ def add_training(parser: Parser):
         "(default: %(default)s)",
     )
     training.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
-    training.add_argument("--mixed_precision", choices=["no", "bf16", "fp16"], help="(default: as accelerate says)")
+    training.add_argument(
+        "--mixed_precision",
+        choices=["no", "auto", "bf16", "fp16"],
+        help="auto: bf16 where GPU or processor compute in it, else no; on other processors bf16 is several times "
+        "slower than no, float32 (default: as accelerate says)",
+    )
     training.add_argument(
         "--compile", action="store_true", help="torch.compile the network: minutes at the start, then faster steps"
     )
@@ -334,8 +350,8 @@ def add_tracking(parser: Parser):
         nargs="*",
         default=["tensorboard"],
         metavar="TRACKER",
-        help=f"any of {', '.join(sorted(kind.value for kind in LoggerType if kind != LoggerType.ALL))}, if "
-        "installed; without a value: none (default: tensorboard)",
+        help="any tracker of accelerate that is installed, such as tensorboard, trackio or wandb; without a value: "
+        "none (default: tensorboard)",
     )
     tracking.add_argument(
         "--picture_every",
@@ -352,9 +368,12 @@ def add_tracking(parser: Parser):
 
 def config_field(text: str) -> tuple[str, object]:
     """NAME=VALUE of --config as name and value; MTLDConfig checks the value."""
+    from modeling_mtld.configuration_mtld import MTLDConfig
+
     name, equals, value = text.partition("=")
     if not equals or name not in MTLDConfig.__annotations__:
-        raise argparse.ArgumentTypeError(f"must be NAME=VALUE with a field of MTLDConfig, but got {text!r}")
+        near = did_you_mean([name], MTLDConfig.__annotations__)
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE with a field of MTLDConfig, but got {text!r}{near}")
     if name in OPTION_OF_FIELD:
         raise argparse.ArgumentTypeError(f"{name} must be given by {OPTION_OF_FIELD[name]}, but got {text!r}")
     try:
@@ -366,19 +385,18 @@ def config_field(text: str) -> tuple[str, object]:
 def augmentation_field(text: str) -> tuple[str, float]:
     """NAME=VALUE of --augmentation as name and value; Augmentation checks the value."""
     name, equals, value = text.partition("=")
-    if not equals or name not in {field.name for field in dataclasses.fields(Augmentation)}:
-        raise argparse.ArgumentTypeError(f"must be NAME=VALUE with a field of Augmentation, but got {text!r}")
+    if not equals or name not in {field.name for field in dataclasses.fields(AugmentationRanges)}:
+        near = did_you_mean([name], (field.name for field in dataclasses.fields(AugmentationRanges)))
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE with a field of Augmentation, but got {text!r}{near}")
     try:
         return name, float(value)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{name} must be a number, but got {value!r}") from None
 
 
-def check_args(args: argparse.Namespace):
-    check_numbers(args)
-    check_combinations(args)
-    check_places(args)
-    Augmentation(**dict(args.augmentation))  # checks the values
+def check_values(args: argparse.Namespace):
+    from accelerate.tracking import get_available_trackers
+
     for set_args in args.datasets:
         kinds = set_args.benchmark.normalizer_kinds
         if set_args.is_scored and args.normalizer and args.normalizer not in kinds:
@@ -393,7 +411,7 @@ def check_numbers(args: argparse.Namespace):
     for weight in args.dataset_weights or ():
         if not 0 < weight < math.inf:
             raise ValueError(f"--dataset_weights must be positive, but got {weight}")
-    for name in POSITIVE + ("max_grad_norm",):
+    for name in POSITIVE + POSITIVE_OR_NONE:
         if getattr(args, name) is not None and not 0 < getattr(args, name) < math.inf:
             raise ValueError(f"--{name} must be positive, but got {getattr(args, name)}")
     for name in NOT_NEGATIVE + ("backbone_lr_factor",):
@@ -402,6 +420,7 @@ def check_numbers(args: argparse.Namespace):
     for epoch in args.decay_epochs or ():
         if epoch < 1:
             raise ValueError(f"--decay_epochs must be 1 or more, as a decay comes after an epoch, but got {epoch}")
+    AugmentationRanges(**dict(args.augmentation))  # checks the values
     if args.ema_decay is not None and not 0 <= args.ema_decay < 1:
         raise ValueError(f"--ema_decay must be at least 0 and below 1, but got {args.ema_decay}")
 
@@ -416,7 +435,7 @@ def check_combinations(args: argparse.Namespace):
         raise ValueError("--dataset_weights needs no --streaming, which shows each face once an epoch")
     if args.eval_splits and len(args.dataset) > 1:
         raise ValueError("--eval_splits needs a single --dataset; several are scored on their test splits")
-    if not any(set_args.is_scored for set_args in args.datasets):
+    if args.validation_list and set(args.validation_list) == {NOT_SCORED}:
         raise ValueError(
             f"--validation_list must name a file for at least one --dataset, but got {NOT_SCORED} for all"
         )

@@ -17,8 +17,9 @@ from dataset_scripts.loading import open_faces, split_names
 from modeling_mtld.auto_mtld import write_whole
 from modeling_mtld.model_card_mtld import RECORD, WEIGHTS, Stage, read_stages
 
+from ..command_line import command_line
 from ..evaluation.report import read_report
-from ..facts import command_line, file_fingerprint
+from ..facts import file_fingerprint
 from ..options import (
     Parser,
     add_checkpoints,

@@ -37,6 +37,7 @@ CODE_FILES = (
     "pipeline_mtld.py",
     "model_card_mtld.py",
     "hub_mtld.py",
+    "hub_reach_mtld.py",
 )
 TASK = "facial-landmark-detection"
 MODEL = "MTLDForFacialLandmarkDetection"

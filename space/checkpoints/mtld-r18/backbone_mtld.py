@@ -11,11 +11,11 @@ from timm.models import (
     get_deprecated_models,
     get_model_input_config,
     load_state_dict,
-    load_state_dict_from_hf,
 )
 from transformers import TimmBackbone, TimmBackboneConfig
 
 from .auto_mtld import first_line
+from .hub_reach_mtld import fetch
 
 STRIDES = (4, 8, 16, 32)  # of the feature maps s2 to s5; the paper has s3, s4 and s5 (Section 3.2)
 EXAMPLES = "resnet18, mobilenetv4_conv_small, convnext_tiny, swin_tiny_patch4_window7_224"
@@ -217,8 +217,11 @@ def _all_nan(value):
 
 def _download(cfg: PretrainedCfg) -> dict[str, torch.Tensor]:
     if cfg.hf_hub_id:
-        filename = {"filename": cfg.hf_hub_filename} if cfg.hf_hub_filename else {}
-        return load_state_dict_from_hf(cfg.hf_hub_id, **filename)
+        repo_id, _, revision = cfg.hf_hub_id.partition("@")
+        name = cfg.hf_hub_filename or "pytorch_model.bin"
+        safe = name.replace("pytorch_model.bin", "model.bin").removesuffix(".bin") + ".safetensors"  # timm's names
+        names = [safe, name] if name.endswith(".bin") else [name]
+        return load_state_dict(fetch(repo_id, names, revision or None))
     if cfg.url:
         return torch.hub.load_state_dict_from_url(cfg.url, map_location="cpu", weights_only=True)
     raise ValueError("timm knows of no pretrained weights")

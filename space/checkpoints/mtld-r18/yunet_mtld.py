@@ -2,16 +2,15 @@
 
 import logging
 import math
-import queue
-import threading
 import time
 
 import cv2
 import numpy as np
-from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
 from .auto_mtld import first_line
 from .geometry_mtld import square_boxes
+from .hub_reach_mtld import hub_answers, within
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +18,6 @@ YUNET_REPO = "opencv/face_detection_yunet"
 YUNET_FILE = "face_detection_yunet_2023mar.onnx"
 YUNET_SCORE = 0.3  # lowest score of a face: turned heads have low ones, and the landmarks' scores reject what is none
 RETRY_SECONDS = 60  # between attempts to load the model from the Hub
-HUB_SECONDS = 3  # until the Hub must answer; without a network, its client would retry for 23
 DOWNLOAD_SECONDS = 20  # after these the photo is not kept waiting; the download goes on for later photos
 
 # Landmark boxes from the boxes of detectors that were trained on WIDER FACE, as YuNet was. Medians of what
@@ -118,38 +116,6 @@ class YuNetFromHub:
         cached = try_to_load_from_cache(self.repo, YUNET_FILE)  # `hf_hub_download` may use the network even for a hit
         if isinstance(cached, str):
             return cached
-        if constants.HF_HUB_OFFLINE or not _hub_answers():
+        if constants.HF_HUB_OFFLINE or not hub_answers():
             raise ValueError(f"{self.repo} is not in the cache and the Hub cannot be reached")
-        return _within(DOWNLOAD_SECONDS, lambda: hf_hub_download(self.repo, YUNET_FILE))
-
-
-def _hub_answers() -> bool:
-    try:
-        _within(HUB_SECONDS, lambda: get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS))
-    except Exception:  # whatever it is, there is no answer
-        return False
-    return True
-
-
-def _within(seconds: float, call):
-    """The result of `call`, which runs in a thread and goes on in it after the time is over.
-
-    Raises:
-        TimeoutError: if it takes longer; else what `call` raises.
-    """
-    results = queue.SimpleQueue()
-
-    def run():
-        try:
-            results.put((call(), None))
-        except Exception as error:  # raised again where it is waited for
-            results.put((None, error))
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        result, error = results.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
-    if error is not None:
-        raise error
-    return result
+        return within(DOWNLOAD_SECONDS, lambda: hf_hub_download(self.repo, YUNET_FILE))
