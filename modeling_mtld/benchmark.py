@@ -4,8 +4,9 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -72,9 +73,17 @@ def measure_speed(config: MTLDConfig, device: str, batch_size: int, runs: int) -
 
 
 def measure_networks(
-    backbones: Sequence[str], num_landmarks: int, image_size: int, batch_size: int = 1, runs: int = 100
+    backbones: Sequence[str],
+    num_landmarks: int,
+    image_size: int,
+    batch_size: int = 1,
+    runs: int = 100,
+    watch: Callable[[str], None] = lambda status: None,
 ) -> dict:
     """Costs and speeds of networks on this machine: on its CPU, with torch's number of threads, and on its GPU.
+
+    Args:
+        watch: called with a line before and after each network is timed on each device.
 
     Returns:
         `num_landmarks`, `image_size`, `batch_size`, `runs`, `threads`; `cpu` and `gpu`, their names, None without a
@@ -84,8 +93,12 @@ def measure_networks(
     networks = {}
     for backbone in backbones:
         config = MTLDConfig(backbone=backbone, num_landmarks=num_landmarks, image_size=image_size)
-        speeds = {name: device and measure_speed(config, device, batch_size, runs) for name, device in devices.items()}
-        networks[backbone] = {**count_costs(config), **speeds}
+        networks[backbone] = {**count_costs(config), **dict.fromkeys(devices)}
+        for name, device in devices.items():
+            if device:
+                watch(f"{backbone} on the {name.upper()}, {runs} runs")
+                networks[backbone][name] = measure_speed(config, device, batch_size, runs)
+                watch(f"{backbone} on the {name.upper()}: {networks[backbone][name]['images_per_second']:.1f} faces/s")
     return {
         "num_landmarks": num_landmarks,
         "image_size": image_size,
@@ -126,7 +139,12 @@ def main(argv: list[str] | None = None):
     torch.set_num_threads(arguments.threads)
     quiet_libraries()
     measured = measure_networks(
-        arguments.backbone, arguments.num_landmarks, arguments.image_size, arguments.batch_size, arguments.runs
+        arguments.backbone,
+        arguments.num_landmarks,
+        arguments.image_size,
+        arguments.batch_size,
+        arguments.runs,
+        watch=lambda status: print(status, file=sys.stderr),
     )
     for backbone, network in measured["networks"].items():
         print(

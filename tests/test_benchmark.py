@@ -14,7 +14,10 @@ SMALL = ["--image_size", "64", "--runs", "3", "--threads", "1"]
 
 def test_prints_the_ratio_of_network_and_trunk(capsys):
     main(["--backbone", "test_resnet.r160_in1k", *SMALL])
-    ratio = re.search(r"model over trunk: (\d+\.\d+)", capsys.readouterr().out)
+    printed = capsys.readouterr()
+    ratio = re.search(r"model over trunk: (\d+\.\d+)", printed.out)
+    assert "test_resnet.r160_in1k on the CPU, 3 runs\n" in printed.err
+    assert re.search(r"^test_resnet.r160_in1k on the CPU: \d+\.\d faces/s$", printed.err, flags=re.MULTILINE)
     assert float(ratio[1]) > 1
 
 

@@ -181,6 +181,64 @@ def test_incremental_use(metric):
     assert metric.compute() == expected
 
 
+def marked_faces(points: int):
+    """Two faces of random points in 100 x 100, each off by 1 in x."""
+    references = np.random.default_rng(points).uniform(0, 100, (2, points, 2))
+    return {"predictions": references + [1, 0], "references": references}
+
+
+@pytest.mark.parametrize(
+    "points, kind, length",
+    [
+        (68, "inter-ocular", lambda face: np.linalg.norm(face[36] - face[45])),
+        (98, "inter-ocular", lambda face: np.linalg.norm(face[60] - face[72])),
+        (29, "inter-ocular", lambda face: np.linalg.norm(face[8] - face[9])),
+        (68, "inter-pupil", lambda face: np.linalg.norm(face[36:42].mean(axis=0) - face[42:48].mean(axis=0))),
+        (98, "inter-pupil", lambda face: np.linalg.norm(face[96] - face[97])),
+        (5, "box", lambda face: np.sqrt(np.ptp(face[:, 0]) * np.ptp(face[:, 1]))),
+        (5, "diagonal", lambda face: np.hypot(np.ptp(face[:, 0]), np.ptp(face[:, 1]))),
+    ],
+)
+def test_normalizers_are_computed_from_the_references(metric, points, kind, length):
+    faces = marked_faces(points)
+    lengths = [length(face) for face in faces["references"]]
+    expected = metric.compute(**faces, normalizers=lengths)
+    assert expected["nme"] == pytest.approx(np.mean([1 / value for value in lengths]))
+    assert metric.compute(**faces, normalizer=kind) == pytest.approx(expected)
+    metric.add_batch(**faces)
+    assert metric.compute(normalizer=kind) == pytest.approx(expected)
+    for prediction, reference in zip(*faces.values(), strict=True):
+        metric.add(prediction=prediction, reference=reference)
+    assert metric.compute(normalizer=kind) == pytest.approx(expected)
+
+
+def test_a_box_is_that_of_the_annotated_points(module):
+    face = [[0, 0], [8, 2], [NAN, NAN]]
+    assert module.face_normalizers([face], "box").tolist() == [4.0]
+
+
+@pytest.mark.parametrize(
+    "points, options, message",
+    [
+        (5, {"normalizer": "inter-ocular"}, "the inter-ocular distance must be that of 29, 68, 98 points a face, but"),
+        (68, {"normalizer": "interocular"}, "normalizer must be one of inter-ocular, inter-pupil, box, diagonal, but"),
+        (68, {}, "either normalizers .* must be given or normalizer, such as 'inter-ocular'"),
+        (68, {"normalizer": "box", "normalizers": [1.0, 1.0]}, "either normalizers"),
+    ],
+)
+def test_a_normalizer_that_cannot_be_computed_is_named(metric, module, points, options, message):
+    for score in (metric.compute, module.compute_nme):
+        with pytest.raises(ValueError, match=message):
+            score(**marked_faces(points), **options)
+
+
+def test_a_face_without_the_points_of_its_normalizer_is_named(module):
+    faces = marked_faces(68)
+    faces["references"][1, 36] = NAN
+    with pytest.raises(ValueError, match="normalizers must be positive and finite, but got nan for face 1"):
+        module.compute_nme(**faces, normalizer="inter-ocular")
+
+
 def test_result_can_be_saved_as_json(metric):
     scores = metric.compute(**perfect_faces(2), per_landmark=True, per_face=True)
     assert json.loads(json.dumps(scores)) == scores

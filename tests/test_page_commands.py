@@ -116,9 +116,11 @@ def make_tables(words: list[str], monkeypatch):
     monkeypatch.setattr(table_runs, "launch", FakeTraining())
     monkeypatch.setattr(table_runs, "open_faces", lambda benchmark, data_dir: data_dir)
     monkeypatch.setattr(table_runs, "split_names", {**SPLITS, "aflw": ["train", "test"]}.get)
-    monkeypatch.setattr(
-        tables, "measure_networks", lambda backbones, *_: {**facts, "networks": dict.fromkeys(backbones, network)}
-    )
+
+    def measure(backbones, *_, **__):
+        return {**facts, "networks": dict.fromkeys(backbones, network)}
+
+    monkeypatch.setattr(tables, "measure_networks", measure)
     if "--output_dir" not in words:
         words[words.index("--data_dir") : words.index("--data_dir")] = ["--output_dir", "tables35"]
     assert tables.main(words) == 0

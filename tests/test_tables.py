@@ -369,21 +369,35 @@ def test_weights_from_files_are_for_their_backbone(make, training, tmp_path):
     assert given == {None: None, "resnet50": str(weights), "resnet101": None}
 
 
-def test_table_4_stands_beside_the_paper_and_names_the_machine(make, monkeypatch):
+def test_table_4_stands_beside_the_paper_and_names_the_machine(training, tmp_path, capsys, monkeypatch):
     speed = {"model_ms": 20.0, "trunk_ms": 16.0, "ratio": 1.25, "images_per_second": 50.0}
     network = {"parameters": 11_900_000, "multiply_adds": 2_660_000_000, "cpu": speed, "gpu": None}
 
-    def measure(backbones, num_landmarks, image_size):
+    def measure(backbones, num_landmarks, image_size, watch):
         assert (num_landmarks, image_size) == (98, 256)
+        watch("resnet18 on the CPU, 100 runs")
         facts = {"num_landmarks": 98, "image_size": 256, "batch_size": 1, "runs": 100, "threads": 2}
         return {**facts, "cpu": "Some CPU", "gpu": None, "networks": dict.fromkeys(backbones, network)}
 
     monkeypatch.setattr(tables, "measure_networks", measure)
-    status, _, folder = make("4")
-    text = (folder / "table4.md").read_text()
+    status = tables.main(["4", "--output_dir", str(tmp_path / "tables")])
+    assert "Table 4: resnet18 on the CPU, 100 runs\n" in capsys.readouterr().out
+    text = (tmp_path / "tables" / "table4.md").read_text()
     assert status == 0 and "Some CPU (2 threads) and no GPU" in text and "Intel i7-9700" in text
     assert "| **MTLD, here** | ResNet-18 | 11.9 M | 2.66 G | – | – | 1.25 | – |" in text
     assert "| MTLD, the paper | ResNet-18 | 12.6 M | 2.7 G | 45.8 | 213.5 | – | – |" in text
+
+
+def test_a_dry_run_lists_the_trainings_and_runs_none(make, training, tmp_path, capsys):
+    make("3", "--seeds", "0")
+    done = len(training.calls)
+    words = ["3", "--seeds", "0", "1", "--data_dir", "300w=300w", "--output_dir", str(tmp_path / "tables")]
+    assert tables.main([*words, "--dry_run", "--", *OPTIONS]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(training.calls) == done
+    assert [line.partition(": ")[0].endswith("-seed0 (done)") for line in lines[:-1]] == [True] * 5 + [False] * 5
+    assert all("python train_accelerate.py --dataset 300w --data_dir 300w" in line for line in lines[:-1])
+    assert lines[-1] == "10 trainings, 5 of them to do"
 
 
 # Command line ----------------------------------------------------------------------------------------------------

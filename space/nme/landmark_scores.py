@@ -2,12 +2,10 @@
 
 import numpy as np
 from landmark_files import Faces, is_number_or_none, shorten
-from nme import compute_nme
+from nme import INTER_OCULAR, compute_nme, distance_ends, face_normalizers
+from nme import NORMALIZERS as COMPUTED
 
-# Points counted from 0: the two ends of a distance, each the mean of its points.
-INTER_OCULAR = {68: ((36,), (45,)), 98: ((60,), (72,)), 29: ((8,), (9,))}
-INTER_PUPIL = {68: (range(36, 42), range(42, 48)), 98: ((96,), (97,)), 29: ((16,), (17,))}
-NORMALIZERS = ("auto", "inter-ocular", "inter-pupil", "box", "diagonal", "two points")
+NORMALIZERS = ("auto", *COMPUTED, "two points")
 MAX_IDS_IN_MESSAGE = 5
 MIN_LENGTH = 1e-6  # of a normaliser, in units of the file; a shorter one is taken for 0
 
@@ -132,16 +130,16 @@ def _default_normalizer(num_landmarks: int) -> str:
 def _normalizers(references: Faces, kind: str, points: tuple) -> tuple[np.ndarray, str]:
     """The length of each face (N,) that errors are divided by, and its description."""
     if kind in ("box", "diagonal"):
-        low, high = np.nanmin(references.points, axis=1), np.nanmax(references.points, axis=1)
-        sides = high - low
-        lengths = np.sqrt(sides.prod(axis=1)) if kind == "box" else np.linalg.norm(sides, axis=1)
+        lengths = face_normalizers(references.points, kind)
         size = "√(width × height)" if kind == "box" else "the diagonal"
         description = f"{size} of the box around the annotated points"
+    elif kind == "two points":
+        one, other = _two_points(points, references.points.shape[1])
+        lengths = np.linalg.norm(references.points[:, one] - references.points[:, other], axis=1)
+        description = f"the distance between points {one} and {other}"
     else:
-        ends = _ends(kind, points, references.points.shape[1])
-        one, other = (references.points[:, list(end)].mean(axis=1) for end in ends)
-        lengths = np.linalg.norm(one - other, axis=1)
-        description = f"the {'' if kind == 'two points' else kind + ' '}distance between {_describe_ends(ends)}"
+        lengths = face_normalizers(references.points, kind)
+        description = f"the {kind} distance between {_describe_ends(distance_ends(kind, references.points.shape[1]))}"
     bad_faces = np.flatnonzero(~(lengths > MIN_LENGTH))
     if len(bad_faces):
         length = lengths[bad_faces[0]]
@@ -151,20 +149,12 @@ def _normalizers(references: Faces, kind: str, points: tuple) -> tuple[np.ndarra
     return lengths, description
 
 
-def _ends(kind: str, points: tuple, num_landmarks: int) -> tuple:
-    if kind == "two points":
-        for number in points:
-            if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < num_landmarks:
-                value = shorten(repr(number))
-                raise ValueError(f"the two points must be numbers from 0 to {num_landmarks - 1}, but got {value}")
-        return tuple((number,) for number in points)
-    table = {"inter-ocular": INTER_OCULAR, "inter-pupil": INTER_PUPIL}[kind]
-    if num_landmarks not in table:
-        raise ValueError(
-            f"the {kind} distance must be that of {', '.join(map(str, sorted(table)))} points a face, "
-            f"but got {num_landmarks}; choose another normaliser"
-        )
-    return table[num_landmarks]
+def _two_points(points: tuple, num_landmarks: int) -> tuple[int, int]:
+    for number in points:
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < num_landmarks:
+            value = shorten(repr(number))
+            raise ValueError(f"the two points must be numbers from 0 to {num_landmarks - 1}, but got {value}")
+    return points
 
 
 def _describe_ends(ends) -> str:

@@ -16,7 +16,11 @@ _KWARGS_DESCRIPTION = """
 Args:
     predictions: (N, K, 2) predicted points as x, y, in the units of the references. K is any number.
     references: (N, K, 2) annotated points; NaN where a point is not annotated.
-    normalizers: (N,) one length a face, in the same units, from the annotation and never from the prediction.
+    normalizers: (N,) one length a face, in the same units, from the annotation and never from the prediction. Not
+        needed with `normalizer`.
+    normalizer: computes them from the references: "inter-ocular" (the outer corners of the eyes) or "inter-pupil", for
+        68 points (300W), 98 (WFLW) or 29 (COFW); "box" (the square root of width times height) or "diagonal" of the
+        box around the annotated points, for any.
     failure_threshold: a face fails when its error exceeds this fraction. 0.08 (the default) is customary for 300W,
         0.10 for WFLW and COFW.
     auc_threshold: where the cumulative error curve ends, a fraction; customary as above.
@@ -31,7 +35,8 @@ Returns a dict of
     per_face: on request, N floats.
 
 Raises ValueError for shapes that do not match, a prediction that is not finite, a face without any annotated point,
-an infinite reference, and normalizers or thresholds that are not positive and finite.
+an infinite reference, normalizers or thresholds that are not positive and finite, and a normalizer that is unknown or
+not defined for K points.
 
 Examples:
 
@@ -40,6 +45,8 @@ Examples:
 >>> reference = [[0, 0], [10, 0], [float("nan"), float("nan")]]
 >>> prediction = [[0, 1], [10, 0], [7, 7]]
 >>> nme.compute(predictions=[prediction], references=[reference], normalizers=[10])
+{'nme': 0.05, 'failure_rate': 0.0, 'auc': 0.375}
+>>> nme.compute(predictions=[prediction], references=[reference], normalizer="diagonal")
 {'nme': 0.05, 'failure_rate': 0.0, 'auc': 0.375}
 >>> nme.add(prediction=prediction, reference=reference, normalizers=10)
 >>> nme.compute(failure_threshold=0.04, per_landmark=True)
@@ -59,33 +66,79 @@ _CITATION = """
 """
 
 
+# Points counted from 0, by the number of points: the two ends of a distance, each the mean of its points.
+INTER_OCULAR = {68: ((36,), (45,)), 98: ((60,), (72,)), 29: ((8,), (9,))}
+INTER_PUPIL = {68: (range(36, 42), range(42, 48)), 98: ((96,), (97,)), 29: ((16,), (17,))}
+DISTANCES = {"inter-ocular": INTER_OCULAR, "inter-pupil": INTER_PUPIL}
+NORMALIZERS = (*DISTANCES, "box", "diagonal")
+
+
+def face_normalizers(references, normalizer: str) -> np.ndarray:
+    """The length of each face that its errors are divided by, (N,) float64, NaN where its points are not annotated.
+
+    Args:
+        references: (N, K, 2) annotated points, NaN where not annotated.
+        normalizer: one of NORMALIZERS.
+
+    Raises:
+        ValueError: if it is none of them, or a distance that is not defined for K points.
+    """
+    references = _points("references", references)
+    if normalizer not in NORMALIZERS:
+        raise ValueError(f"normalizer must be one of {', '.join(NORMALIZERS)}, but got {normalizer!r}")
+    if normalizer in DISTANCES:
+        one, other = (references[:, list(end)].mean(axis=1) for end in distance_ends(normalizer, references.shape[1]))
+        return np.linalg.norm(one - other, axis=1)
+    empty = np.isnan(references).all(axis=(1, 2), keepdims=True)
+    known = np.where(empty, 0, references)  # else numpy warns
+    sides = np.nanmax(known, axis=1) - np.nanmin(known, axis=1)
+    return np.sqrt(sides.prod(axis=1)) if normalizer == "box" else np.linalg.norm(sides, axis=1)
+
+
+def distance_ends(kind: str, num_landmarks: int) -> tuple:
+    """The points at both ends of a distance. Raises ValueError if it is not defined for so many points."""
+    if num_landmarks not in DISTANCES[kind]:
+        raise ValueError(
+            f"the {kind} distance must be that of {', '.join(map(str, sorted(DISTANCES[kind])))} points a face, "
+            f"but got {num_landmarks}; choose another normaliser"
+        )
+    return DISTANCES[kind][num_landmarks]
+
+
 def compute_nme(
     predictions,
     references,
-    normalizers,
+    normalizers=None,
     failure_threshold: float = 0.08,
     auc_threshold: float = 0.08,
     per_landmark: bool = False,
     per_face: bool = False,
+    normalizer: str | None = None,
 ) -> dict:
     """NME, failure rate and AUC as fractions, computed in float64.
 
     Args:
         predictions: (N, K, 2) predicted points.
         references: (N, K, 2) annotated points in the same frame and units; one with a NaN coordinate is unannotated.
-        normalizers: (N,) one positive length a face, in the same units.
+        normalizers: (N,) one positive length a face, in the same units; None with `normalizer`.
         failure_threshold: a face fails when its error exceeds this fraction.
         auc_threshold: end of the cumulative error curve, a fraction.
         per_landmark: add `per_landmark`, a list of K floats, NaN for a landmark that no face has.
         per_face: add `per_face`, a list of N floats.
+        normalizer: computes the normalizers from the references, as `face_normalizers` does.
 
     Returns:
         A dict of floats `nme`, `failure_rate`, `auc`, and the lists asked for.
 
     Raises:
         ValueError: if shapes do not match, a prediction is not finite, a reference is infinite, a face has no
-            annotated point, or a normalizer or threshold is not positive and finite.
+            annotated point, a normalizer or threshold is not positive and finite, or not one of `normalizers` and
+            `normalizer` is given.
     """
+    if (normalizers is None) == (normalizer is None):
+        raise ValueError("either normalizers (N,) must be given or normalizer, such as 'inter-ocular'")
+    if normalizer is not None:
+        normalizers = face_normalizers(references, normalizer)
     failure_threshold = _threshold("failure_threshold", failure_threshold)
     auc_threshold = _threshold("auc_threshold", auc_threshold)
     errors = _point_errors(predictions, references, normalizers)
@@ -165,7 +218,27 @@ def _threshold(name: str, value) -> float:
 
 
 class NME(evaluate.Metric):
-    """`compute_nme` as a metric: `compute`, or `add` and `add_batch` followed by `compute`."""
+    """`compute_nme` as a metric: `compute`, or `add` and `add_batch` followed by `compute`.
+
+    `evaluate` knows no optional inputs: normalizers that are not given are stored as NaN.
+    """
+
+    def compute(self, *, predictions=None, references=None, normalizers=None, **options):
+        """The scores, of what is given or was added."""  # `evaluate` adds the inputs' description
+        if references is not None and normalizers is None:
+            normalizers = [np.nan] * len(references)
+        return super().compute(predictions=predictions, references=references, normalizers=normalizers, **options)
+
+    def add_batch(self, *, predictions=None, references=None, normalizers=None, **others):
+        """Adds the faces of a batch."""
+        if references is not None and normalizers is None:
+            normalizers = [np.nan] * len(references)
+        super().add_batch(predictions=predictions, references=references, normalizers=normalizers, **others)
+
+    def add(self, *, prediction=None, reference=None, normalizers=None, **others):
+        """Adds a face."""
+        normalizers = np.nan if normalizers is None else normalizers
+        super().add(prediction=prediction, reference=reference, normalizers=normalizers, **others)
 
     def _info(self):
         points = datasets.Sequence(datasets.Sequence(datasets.Value("float64")))
@@ -180,4 +253,6 @@ class NME(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, normalizers, **options):
+        if np.isnan(np.asarray(normalizers, dtype=np.float64)).all():
+            normalizers = None
         return compute_nme(predictions, references, normalizers, **options)

@@ -17,6 +17,7 @@ beside the paper's numbers, and as tableN.json, from which results/README.md is 
 
 import argparse
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ from . import paper
 from .errors import common_facts, estimate, mean_layers, stack_errors
 from .pages import TITLES, page
 from .runs import (
+    COMMAND,
     Budget,
     Result,
     Run,
@@ -189,19 +191,23 @@ def backbone_table(table: int, results: Results, args: argparse.Namespace) -> di
     return {"table": table, "facts": facts, "rows": [{"backbone": name, "cells": cells[name]} for name in BACKBONES]}
 
 
-def table_4(args: argparse.Namespace) -> dict:
+def table_4(args: argparse.Namespace, console: Console) -> dict:
     """The measurements in table4.json if they are of this commit and these libraries, otherwise new ones."""
     facts = {"commits": [str(git_commit(Path(__file__).parent))], "versions": library_versions()}
     file = args.budget.output_dir / "table4.json"
     if file.is_file() and (table := json.loads(file.read_text(encoding="utf-8")))["facts"] == facts:
         return table
-    return {"table": 4, "facts": facts, **measure_networks(BACKBONES, LANDMARKS, IMAGE_SIZE)}
+
+    def watch(status: str):
+        console.print(f"Table 4: {status}", markup=False, highlight=False)
+
+    return {"table": 4, "facts": facts, **measure_networks(BACKBONES, LANDMARKS, IMAGE_SIZE, watch=watch)}
 
 
-def build_table(table: int, results: Results, args: argparse.Namespace) -> dict:
+def build_table(table: int, results: Results, args: argparse.Namespace, console: Console) -> dict:
     """The content of tableN.json, from which `page` and results/README.md are written."""
     if table == 4:
-        return table_4(args)
+        return table_4(args, console)
     if table in (1, 2):
         return backbone_table(table, results, args)
     return {3: table_3, 5: table_5}[table](results, args)
@@ -229,6 +235,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="folders of 300w, wflw, cofw and aflw; columns of Tables 1 and 2 without data stay empty",
     )
     parser.add_argument("--output_dir", default="tables", help="(default: %(default)s)")
+    parser.add_argument("--dry_run", action="store_true", help="list the trainings and what is done of them, and stop")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds of each training (default: 0)")
     parser.add_argument(
         "--validation_list",
@@ -299,13 +306,30 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+def checked_tasks(runs: Sequence[Run], budget: Budget) -> list[tuple[Run, int, bool]]:
+    """Each run with each seed, in their order, and whether it is done. Raises errors before the first training, not
+    after it."""
+    tasks = [(run, seed) for seed in budget.seeds for run in runs]
+    for run, seed in tasks:
+        parser_of_training().parse_args(training_arguments(run, seed, budget))
+    return [(run, seed, is_done(run, seed, budget)) for run, seed in tasks]
+
+
+def list_trainings(runs: Sequence[Run], budget: Budget, console: Console):
+    """--dry_run: prints the command of each training, and whether it is done."""
+    tasks = checked_tasks(runs, budget)
+    for run, seed, done in tasks:
+        command = shlex.join(["python", COMMAND[-1], *training_arguments(run, seed, budget)])
+        text = f"{budget.folder(run, seed)}{' (done)' if done else ''}: {command}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    left = sum(not done for *_, done in tasks)
+    console.print(f"{len(tasks)} trainings, {left} of them to do", highlight=False)
+
+
 def finish_all(runs: Sequence[Run], budget: Budget, console: Console) -> dict[str, list[Result]]:
     """Every training with every seed, one after the other. All runs of a seed come before the next seed, so that an
     early stop leaves complete tables of fewer seeds."""
-    tasks = [(run, seed) for seed in budget.seeds for run in runs]
-    for run, seed in tasks:  # raises errors before the first training, not after it
-        parser_of_training().parse_args(training_arguments(run, seed, budget))
-        is_done(run, seed, budget)
+    tasks = [(run, seed) for run, seed, _ in checked_tasks(runs, budget)]
     results: dict[str, list[Result]] = {run.name: [] for run in runs}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[now]}"), console=console) as progress:
@@ -330,10 +354,13 @@ def _watcher(progress: Progress, bar, name: str) -> Callable[[str], None]:
 
 def make_tables(args: argparse.Namespace, console: Console):
     runs = list({run.name: run for table in args.tables for run in runs_of(table, args)}.values())
+    if args.dry_run:
+        list_trainings(runs, args.budget, console)
+        return
     results = finish_all(runs, args.budget, console) if runs else {}
     args.budget.output_dir.mkdir(parents=True, exist_ok=True)
     for number in args.tables:
-        table = build_table(number, results, args)
+        table = build_table(number, results, args, console)
         text = f"# {TITLES[number]}\n\n{page(table)}\n"
         for suffix, content in {"json": json.dumps(table, indent=2) + "\n", "md": text}.items():
             write_whole(args.budget.output_dir / f"table{number}.{suffix}", content.encode())
