@@ -226,6 +226,16 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         topology = self._forward_params.get("topology", self.model.config.default_topology)
         return self.image_processor.box_around(landmark_box, topology)
 
+    @staticmethod
+    def landmark_boxes(detections, points=None) -> np.ndarray:
+        """Landmark boxes (N, 4) from the boxes of a face detector, for a `detector` of your own.
+
+        See `landmark_boxes` in yunet_mtld.py.
+        """
+        from .yunet_mtld import landmark_boxes
+
+        return landmark_boxes(detections, points)
+
     @property
     def min_score(self) -> float:
         """The score of a face, below which it is dropped by default."""

@@ -27,8 +27,7 @@ BOX_SHIFT = 0.134  # from the centre of the detector's box towards the chin, ove
 
 
 def landmark_boxes(detections, points=None) -> np.ndarray:
-    """Landmark boxes from the boxes of a face detector, for `boxes` of the pipeline after `box_around`, or to return
-    from a `detector` of one's own.
+    """Landmark boxes from the boxes of a face detector, to return from a `detector` of your own.
 
     They suit detectors that were trained on WIDER FACE's boxes: YuNet, MTCNN, RetinaFace and InsightFace's SCRFD.
 

@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 import signal
@@ -5,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from PIL import Image
@@ -64,7 +66,7 @@ def test_built_in_photo(run):
     (face,) = json.loads(out)
     assert [mark["label"] for mark in face["landmarks"]] == NAMES
     picture, written = Path("detect_output/astronaut_landmarks.png"), Path("detect_output/astronaut_landmarks.json")
-    assert str(picture) in err and str(written) in err and err.count("\n") == 1
+    assert str(written) in err and err.endswith(f"{picture}\n") and err.count("\n") == 1
     assert json.loads(written.read_text()) == [face]
     assert Image.open(picture).width % 512 == 0
     assert sorted(Path("detect_output").iterdir()) == [written, picture]
@@ -77,6 +79,69 @@ def test_given_boxes_and_folder_beside_the_photo(run):
     assert status == 0 and len(json.loads(out)) == 2
     assert Path("photo_landmarks.png").is_file()
     assert Path("photo.png").read_bytes() == before
+
+
+def test_several_photos_and_a_folder(run):
+    Path("photos/more").mkdir(parents=True)
+    for name in ("photos/a.png", "photos/b.jpg", "photos/more/a.png"):
+        Image.fromarray(astronaut()).save(name)
+    Path("photos/notes.txt").write_text("no photo")
+    status, out, err = run("photos", "photos/more/a.png", "--csv")
+    assert status == 0 and err.count("\n") == 3
+    faces = json.loads(out)
+    assert list(faces) == ["photos/a.png", "photos/b.jpg", "photos/more/a.png"]
+    assert {path.name for path in Path("detect_output").iterdir()} == {
+        f"{stem}_landmarks.{suffix}" for stem in ("a", "b", "a_2") for suffix in ("png", "json", "csv")
+    }
+    with open("detect_output/b_landmarks.csv", newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert [row["label"] for row in rows] == NAMES
+    assert float(rows[0]["x"]) == faces["photos/b.jpg"][0]["landmarks"][0]["x"]
+
+
+def test_a_bad_photo_does_not_cost_the_others(run):
+    Image.fromarray(astronaut()).save("b.png")
+    Path("a.png").write_text("no picture")
+    Path("c.png").write_text("no picture")
+    status, out, err = run("b.png", "c.png")
+    assert status == 2 and list(json.loads(out)) == ["b.png"] and "c.png" in err
+
+
+def test_numbers_have_two_decimals_and_a_terminal_gets_a_summary(run, monkeypatch):
+    _, out, _ = run()
+    numbers = [
+        value for mark in json.loads(out)[0]["landmarks"] for value in mark.values() if not isinstance(value, str)
+    ]
+    assert numbers and all(value == round(value, 2) for value in numbers)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    status, out, err = run()
+    assert (status, out) == (0, "") and "1 face in astronaut" in err
+    assert json.loads(run("--json")[1])
+
+
+def test_a_dropped_face_is_told_with_the_option_that_keeps_it(run):
+    """The untrained network scores every face 0.80."""
+    status, _, err = run("--min_score", 0.9)
+    assert status == 2 and "1 face scored 0.80, below 0.90: --min_score keeps it" in err
+    assert run("--min_score", 0.7)[0] == 0
+
+
+def test_a_video_is_followed_and_written(run):
+    writer = cv2.VideoWriter("clip.mp4", cv2.VideoWriter_fourcc(*"mp4v"), 10, (256, 256))
+    for shift in range(6):
+        writer.write(cv2.cvtColor(astronaut()[:256, 80 + 2 * shift :][:, :256], cv2.COLOR_RGB2BGR))
+    writer.release()
+    status, out, err = run("clip.mp4", "--csv")
+    assert status == 0 and "6 frames in clip.mp4" in err
+    track = json.loads(out)
+    assert track["fps"] == 10 and [frame["seconds"] for frame in track["frames"]] == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert all(len(frame["faces"]) == 1 and frame["faces"][0]["id"] is not None for frame in track["frames"])
+    capture = cv2.VideoCapture("detect_output/clip_landmarks.mp4")
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 6
+    assert Path("detect_output/clip_landmarks.csv").read_text().count("\n") == 1 + 6 * len(NAMES)
+    Path("text.mp4").write_text("no video")
+    status, out, err = run("text.mp4")
+    assert (status, out) == (2, "") and "text.mp4 must be a video" in err and "Traceback" not in err
 
 
 def test_flip(run, checkpoint, tmp_path):
@@ -105,7 +170,9 @@ def test_numbers_and_confidence_are_in_the_picture(run):
 
 def test_photo_without_a_face(run):
     Image.new("RGB", (100, 100), "gray").save("wall.jpg")
-    assert run("wall.jpg") == (2, "", "detect: no face found in wall.jpg; give --box X0 Y0 X1 Y1\n")
+    status, out, err = run("wall.jpg")
+    assert (status, out) == (2, "") and err.startswith("detect: no face found in wall.jpg; give --box X0 Y0 X1 Y1")
+    assert "with make: ARGS=" in err and err.count("\n") == 1
     assert not Path("detect_output").exists()
 
 
@@ -113,7 +180,9 @@ def test_photo_without_a_face(run):
     "arguments, culprit",
     [
         (["missing.jpg"], "missing.jpg"),
-        (["."], "directory"),
+        (["empty"], "directory"),
+        (["--min_score", 2], "--min_score"),
+        (["--detector", "none"], "detector"),
         (["text.jpg"], "text.jpg"),
         (["truncated.jpg"], "truncated.jpg"),
         (["--box", 10, 10, 10, 50], "no area"),
@@ -134,6 +203,7 @@ def test_photo_without_a_face(run):
 def test_bad_input_is_one_line(run, arguments, culprit):
     Path("text.jpg").write_text("no picture")
     Image.fromarray(astronaut()).save("whole.jpg")
+    Path("empty").mkdir()
     Path("truncated.jpg").write_bytes(Path("whole.jpg").read_bytes()[:5000])
     for folder, config in [("other", '{"model_type": "bert"}'), ("broken", '{"model_type": "mtld"')]:
         Path(folder).mkdir()

@@ -70,6 +70,7 @@ def test_the_onnx_file_is_enough(exported):
         "image_size": 64,
         "box_enlargement": 1.25,
         "box_margins": list(MARGINS),
+        "min_face_score": 0.5,
         "landmark_names": NAMES,
         "flip_pairs": PAIRS,
     }
@@ -202,7 +203,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(checkpoint, tmp_path, capsys, 
     for words, message in [
         (["--model", str(checkpoint), str(tmp_path / "there")], "OUT must not exist yet"),
         (["--model", str(tmp_path / "there"), str(tmp_path / "out")], "must be a checkpoint's directory"),
-        (["--model", str(checkpoint), "--format", "torch", "--half", str(tmp_path / "out")], "--half must be of onnx"),
+        (
+            ["--model", str(checkpoint), "--format", "torch", "--half", str(tmp_path / "out")],
+            "--half and --int8 must be of onnx",
+        ),
         (["--model", str(checkpoint), "--topology", "x", str(tmp_path / "out")], "topology must be"),
     ]:
         assert export.main(words) == 2

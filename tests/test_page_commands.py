@@ -35,6 +35,8 @@ PAGES += ("training_mtld/results/README.md", "space/README.md")
 NOT_RUN = {  # with the reason
     "make demo": "serves until it is stopped; tests/test_space_server.py does it",
     "python -m dataset_scripts wflw --data_dir wflw --download": "needs a network",
+    "python -m modeling_mtld.export outputs/int8 --int8 300w/lfpw/trainset --score 300w 300w common": "needs faces; "
+    "tests/test_int8.py runs it on some",
     "gradio_client": "needs the demo; tests/test_space_server.py calls its endpoints",
     "HfApi": "needs the Hub; tests/test_space_deploy.py runs it up to the upload",
 }
