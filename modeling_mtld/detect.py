@@ -236,6 +236,7 @@ def load_pipeline(model: str, device: str | None, **options):
     """
     from .auto_mtld import first_line
     from .configuration_mtld import MTLDConfig
+    from .hub_reach_mtld import is_local
     from .image_processing_mtld import MTLDImageProcessor
     from .modeling_mtld import MTLDForFacialLandmarkDetection
     from .pipeline_mtld import FacialLandmarkDetectionPipeline
@@ -246,6 +247,7 @@ def load_pipeline(model: str, device: str | None, **options):
     if local and not (Path(model) / "config.json").is_file() or not local and model.count("/") != 1:
         raise ValueError(f"--model must be a checkpoint's directory or an id on the Hub, but got {model}")
     try:
+        local = is_local(model)
         settings, _ = MTLDConfig.get_config_dict(model, local_files_only=local)
         if settings.get("model_type") != MTLDConfig.model_type:
             raise ValueError(f"a model of type {settings.get('model_type')}, not {MTLDConfig.model_type}")

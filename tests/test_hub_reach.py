@@ -8,7 +8,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from training_runs import arguments, make_dolls
 
 import train_accelerate
-from modeling_mtld import hub_reach_mtld
+from modeling_mtld import detect, hub_reach_mtld
 from modeling_mtld.hub_reach_mtld import fetch, is_local, within
 
 
@@ -64,6 +64,11 @@ def test_a_download_that_stalls_is_given_up_and_a_slow_one_is_not(network, monke
     with pytest.raises(TimeoutError, match="no answer within 0.4 s"):
         fetch("org/name", ["stalled"])
     assert time.monotonic() - start < 3
+
+
+def test_detect_says_at_once_that_there_is_no_such_model(no_network):
+    with pytest.raises(ValueError, match="--model org/nothing cannot be loaded: org/nothing is not in the cache and"):
+        detect.load_pipeline("org/nothing", "cpu")
 
 
 def test_an_error_in_time_is_raised():
