@@ -11,15 +11,17 @@ from huggingface_hub.errors import EntryNotFoundError
 from tqdm import tqdm
 
 HUB_SECONDS = 3  # until the Hub must answer; without a network, its client would retry for 23
+PROXY_ERRORS = (502, 503, 504)  # statuses of one that does not reach the Hub
 STALL_SECONDS = 15  # without a byte, after which a download is given up
 
 
 def hub_answers() -> bool:
+    """Whether the Hub itself answers, not a proxy in its place."""
     try:
-        within(HUB_SECONDS, lambda: get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS))
+        response = within(HUB_SECONDS, lambda: get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS))
     except Exception:  # whatever it is, there is no answer
         return False
-    return True
+    return response.status_code not in PROXY_ERRORS
 
 
 def is_local(checkpoint: str, filename: str = "config.json") -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub.errors import EntryNotFoundError
@@ -69,6 +70,13 @@ def test_a_download_that_stalls_is_given_up_and_a_slow_one_is_not(network, monke
 def test_detect_says_at_once_that_there_is_no_such_model(no_network):
     with pytest.raises(ValueError, match="--model org/nothing cannot be loaded: org/nothing is not in the cache and"):
         detect.load_pipeline("org/nothing", "cpu")
+
+
+@pytest.mark.parametrize("status, answers", [(200, True), (404, True), (501, True), (502, False), (503, False)])
+def test_a_proxy_that_does_not_reach_the_hub_is_no_answer(monkeypatch, status, answers):
+    session = SimpleNamespace(head=lambda *_, **__: SimpleNamespace(status_code=status))
+    monkeypatch.setattr(hub_reach_mtld, "get_session", lambda: session)
+    assert hub_reach_mtld.hub_answers() == answers
 
 
 def test_an_error_in_time_is_raised():
