@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TimmBackboneConfig
 
-from modeling_mtld import backbone_mtld
+from modeling_mtld import backbone_mtld, hub_reach_mtld
 from modeling_mtld.backbone_mtld import read_pretrained, stage_indices
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
@@ -316,7 +316,7 @@ def test_without_a_file_the_weights_come_from_the_hub(monkeypatch, weights, tmp_
         save_file({name: value.contiguous() for name, value in weights.items()}, tmp_path / "model.safetensors")
         return str(tmp_path / "model.safetensors")
 
-    monkeypatch.setattr(backbone_mtld, "fetch", fetch)
+    monkeypatch.setattr(hub_reach_mtld, "fetch", fetch)
     model = new_model("test_resnet.r160_in1k")
     model.load_backbone_weights()
     assert asked == [("timm/test_resnet.r160_in1k", ["model.safetensors", "pytorch_model.bin"], None)]

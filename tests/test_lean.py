@@ -33,7 +33,9 @@ print(*sys.modules)
 # Libraries of training, data and pages, and parts of this code that finding landmarks has no use for.
 NOT_NEEDED = {"datasets", "evaluate", "pandas", "pyarrow", "aiohttp", "matplotlib", "skimage", "tensorboard", "rich"}
 NOT_NEEDED |= {"gradio", "sklearn", "h5py", "pillow_heif", "training_mtld", "dataset_scripts"}
-NOT_NEEDED |= {f"modeling_mtld.{name}_mtld" for name in ("hub", "drawing", "tracking", "face_detection", "yunet")}
+NOT_NEEDED |= {
+    f"modeling_mtld.{name}_mtld" for name in ("hub", "hub_reach", "drawing", "tracking", "face_detection", "yunet")
+}
 
 
 def test_a_process_that_finds_landmarks_loads_nothing_else():

@@ -15,7 +15,6 @@ from timm.models import (
 from transformers import TimmBackbone, TimmBackboneConfig
 
 from .auto_mtld import first_line
-from .hub_reach_mtld import fetch
 
 STRIDES = (4, 8, 16, 32)  # of the feature maps s2 to s5; the paper has s3, s4 and s5 (Section 3.2)
 EXAMPLES = "resnet18, mobilenetv4_conv_small, convnext_tiny, swin_tiny_patch4_window7_224"
@@ -217,6 +216,8 @@ def _all_nan(value):
 
 def _download(cfg: PretrainedCfg) -> dict[str, torch.Tensor]:
     if cfg.hf_hub_id:
+        from .hub_reach_mtld import fetch  # a checkpoint has its weights
+
         repo_id, _, revision = cfg.hf_hub_id.partition("@")
         name = cfg.hf_hub_filename or "pytorch_model.bin"
         safe = name.replace("pytorch_model.bin", "model.bin").removesuffix(".bin") + ".safetensors"  # timm's names
