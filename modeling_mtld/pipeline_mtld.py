@@ -237,6 +237,13 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         return landmark_boxes(detections, points)
 
     @property
+    def detector_name(self) -> str:
+        """What looks for faces now."""
+        from .face_detection_mtld import load_detector
+
+        return getattr(load_detector(self._preprocess_params.get("detector")), "name", "your detector")
+
+    @property
     def min_score(self) -> float:
         """The score of a face, below which it is dropped by default."""
         return self._forward_params.get("min_score", self.model.config.min_face_score)

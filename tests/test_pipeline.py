@@ -128,6 +128,28 @@ def test_crops_around_landmarks_are_as_in_a_training_on_wider_boxes(monkeypatch)
     assert points(given) == pytest.approx(points(face), abs=1e-3)
 
 
+def test_what_looks_for_faces(pipe):
+    assert pipe.detector_name in ("YuNet", "Haar cascades")
+    assert make_pipeline(detector="haar").detector_name == "Haar cascades"
+    assert make_pipeline(detector=lambda photo: ([], [])).detector_name == "your detector"
+
+
+def test_a_lying_face_comes_back_in_the_frame_of_the_photo(pipe):
+    (upright,), (lying,) = pipe(astronaut()), pipe(np.ascontiguousarray(np.rot90(astronaut())), detector="haar")
+    assert points(lying) == pytest.approx(
+        np.stack([points(upright)[:, 1], 511 - points(upright)[:, 0]], axis=1), abs=1
+    )
+    width, height = (lying["box"][f"{axis}max"] - lying["box"][f"{axis}min"] for axis in "xy")
+    assert width > 0 and height > 0
+    assert pipe(np.ascontiguousarray(np.rot90(astronaut())), quarter_turns=False, detector="haar") == []
+
+
+@pytest.mark.parametrize("options", [{"detector": 5}, {"detector": "none"}, {"quarter_turns": "yes"}])
+def test_wrong_options_of_detection(pipe, options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
+        pipe(astronaut(), **options)
+
+
 def test_detected_face_with_a_low_score_is_dropped_and_a_given_one_stays(monkeypatch):
     pipe = make_pipeline()
     detector_that_finds(monkeypatch, BOX)
