@@ -15,7 +15,7 @@ COLUMNS = ("face", "landmark", "x", "y", "score")
 
 
 def find_faces(pipe, photo: np.ndarray) -> list[dict]:
-    """All detected faces of a photo (H, W, 3), also with scores down to `LOWEST_SCORE`: `filter_faces` selects from them later."""
+    """The detected faces of a photo (H, W, 3) with scores down to `LOWEST_SCORE`; `filter_faces` selects from them."""
     return pipe(photo, min_score=LOWEST_SCORE)
 
 
