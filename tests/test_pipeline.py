@@ -128,6 +128,19 @@ def test_crops_around_landmarks_are_as_in_a_training_on_wider_boxes(monkeypatch)
     assert points(given) == pytest.approx(points(face), abs=1e-3)
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_size": 2}])
+def test_one_bad_photo_does_not_cost_a_batch(pipe, tmp_path, caplog, options):
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no photo")
+    boxes = [[BOX], None, [BOX]]
+    first, none, last = pipe([astronaut(), str(bad), astronaut()], boxes=boxes, on_error="none", **options)
+    assert len(first) == len(last) == 1 and none is None and "images[1]" in caplog.text
+    with pytest.raises(ValueError, match=r"images\[1\]"):
+        pipe([astronaut(), str(bad)], boxes=[[BOX], [BOX]], **options)
+    with pytest.raises(ValueError, match="on_error must be"):
+        pipe(astronaut(), on_error="skip")
+
+
 def test_what_looks_for_faces(pipe):
     assert pipe.detector_name in ("YuNet", "Haar cascades")
     assert make_pipeline(detector="haar").detector_name == "Haar cascades"
