@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import Any, BinaryIO, TypedDict, overload
 
 import numpy as np
 import torch
@@ -38,6 +39,32 @@ PLACE = "place_among_photos"  # key of an item, for error messages
 FACE_BATCH_SIZE = 64
 FOUND_OVERLAP = 0.25  # intersection over union with the detector's box, below which found landmarks are not trusted
 MIN_MEAN_FACE = 0.1  # of the crop; a mean face that is smaller was never set
+
+
+class Landmark(TypedDict):
+    """A landmark in pixels of the photo. `label` is its name, or its index if it has none; `score` is in [0, 1]."""
+
+    label: str
+    x: float
+    y: float
+    score: float
+
+
+class Box(TypedDict):
+    """Tight around the landmarks, in pixels of the photo."""
+
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+
+
+class Face(TypedDict):
+    """A face as the pipeline returns it. With a visibility head, each landmark has a "visibility" too."""
+
+    score: float
+    box: Box
+    landmarks: list[Landmark]
 
 
 @dataclass
@@ -77,6 +104,17 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         # transformers puts the classes themselves into the configuration, which then could not be saved.
         for entry in (getattr(self.model.config, "custom_pipelines", None) or {}).values():
             entry["pt"] = [getattr(auto_class, "__name__", auto_class) for auto_class in entry["pt"]]
+
+    @overload
+    def __call__(self, images: list | tuple, boxes: Any = None, **kwargs: Any) -> list[list[Face]]: ...
+
+    @overload
+    def __call__(
+        self, images: str | bytes | Image.Image | BinaryIO, boxes: Any = None, **kwargs: Any
+    ) -> list[Face]: ...
+
+    @overload
+    def __call__(self, images: Any, boxes: Any = None, **kwargs: Any) -> Any: ...
 
     def __call__(self, images, boxes=None, **kwargs):
         """
