@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_SCORE = 0.5  # the page hides detected faces with a lower score by default; the pipeline's default too
+LOWEST_SCORE = 0.25  # what scores less is no face, and is not shown at any minimum
 SAME_FACE = 0.5  # intersection over union of the boxes
 COLUMNS = ("face", "landmark", "x", "y", "score")
 
 
 def find_faces(pipe, photo: np.ndarray) -> list[dict]:
-    """All detected faces of a photo (H, W, 3), also those with a low score: `filter_faces` selects from them later."""
-    return pipe(photo, min_score=0.0)
+    """The detected faces of a photo (H, W, 3) with scores down to `LOWEST_SCORE`; `filter_faces` selects from them."""
+    return pipe(photo, min_score=LOWEST_SCORE)
 
 
 def face_in_box(pipe, photo: np.ndarray, box: list[float]) -> dict:

@@ -9,6 +9,7 @@ import gradio as gr
 import numpy as np
 from faces import (
     COLUMNS,
+    LOWEST_SCORE,
     MIN_SCORE,
     View,
     as_csv,
@@ -125,7 +126,9 @@ def _add_options() -> list:
     zoom = gr.Checkbox(False, label="Zoom to the faces")
     with gr.Row():
         point_size = gr.Slider(0.5, 3, 1, step=0.25, label="Point size", min_width=200)
-        min_score = gr.Slider(0, 1, MIN_SCORE, step=0.05, label="Minimum confidence of a face", min_width=200)
+        min_score = gr.Slider(
+            LOWEST_SCORE, 1, MIN_SCORE, step=0.05, label="Minimum confidence of a face", min_width=200
+        )
     return [style, zoom, point_size, min_score]
 
 
@@ -181,6 +184,7 @@ def _find(picker: Picker, payload, label: str, session: dict) -> dict | None:
     pipe = picker.load(label)
     rgb, notes = read_photo(payload, pipe)
     faces, key = find_faces(pipe, rgb), secrets.token_hex(8)
+    notes = " ".join(filter(None, [notes, f"{pipe.detector_name} looked for faces."]))
     return {"key": key, "checkpoint": label, "photo": payload["path"], "faces": faces, "notes": notes}
 
 

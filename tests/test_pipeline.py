@@ -128,6 +128,41 @@ def test_crops_around_landmarks_are_as_in_a_training_on_wider_boxes(monkeypatch)
     assert points(given) == pytest.approx(points(face), abs=1e-3)
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_size": 2}])
+def test_one_bad_photo_does_not_cost_a_batch(pipe, tmp_path, caplog, options):
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no photo")
+    boxes = [[BOX], None, [BOX]]
+    first, none, last = pipe([astronaut(), str(bad), astronaut()], boxes=boxes, on_error="none", **options)
+    assert len(first) == len(last) == 1 and none is None and "images[1]" in caplog.text
+    with pytest.raises(ValueError, match=r"images\[1\]"):
+        pipe([astronaut(), str(bad)], boxes=[[BOX], [BOX]], **options)
+    with pytest.raises(ValueError, match="on_error must be"):
+        pipe(astronaut(), on_error="skip")
+
+
+def test_what_looks_for_faces(pipe):
+    assert pipe.detector_name in ("YuNet", "Haar cascades")
+    assert make_pipeline(detector="haar").detector_name == "Haar cascades"
+    assert make_pipeline(detector=lambda photo: ([], [])).detector_name == "your detector"
+
+
+def test_a_lying_face_comes_back_in_the_frame_of_the_photo(pipe):
+    photo = astronaut()[40:240, 120:330]
+    turned = np.ascontiguousarray(np.rot90(photo))
+    (upright,), (lying,) = pipe(photo, detector="haar"), pipe(turned, detector="haar")
+    expected = np.stack([points(upright)[:, 1], 209 - points(upright)[:, 0]], axis=1)
+    assert points(lying) == pytest.approx(expected, abs=1)
+    assert lying["box"]["ymin"] == pytest.approx(209 - upright["box"]["xmax"], abs=1)
+    assert pipe(turned, quarter_turns=False, detector="haar") == []
+
+
+@pytest.mark.parametrize("options", [{"detector": 5}, {"detector": "none"}, {"quarter_turns": "yes"}])
+def test_wrong_options_of_detection(pipe, options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
+        pipe(astronaut(), **options)
+
+
 def test_detected_face_with_a_low_score_is_dropped_and_a_given_one_stays(monkeypatch):
     pipe = make_pipeline()
     detector_that_finds(monkeypatch, BOX)

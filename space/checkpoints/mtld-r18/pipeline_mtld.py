@@ -1,9 +1,11 @@
 """`pipeline("facial-landmark-detection")`: a photo in, the landmarks of its faces out."""
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import Any, BinaryIO, TypedDict, overload
 
 import numpy as np
 import torch
@@ -29,11 +31,40 @@ from .geometry_mtld import (
 from .image_processing_mtld import MAX_CROP_SIZE, boxes_by_photo, boxes_of_one, by_position, check_photo_boxes
 from .photo_mtld import URL_TIMEOUT, is_file, load_rgb
 
+logger = logging.getLogger(__name__)
+
 WHOLE_PHOTO = "whole"
+ON_ERROR = ("raise", "none")
 PLACE = "place_among_photos"  # key of an item, for error messages
 FACE_BATCH_SIZE = 64
 FOUND_OVERLAP = 0.25  # intersection over union with the detector's box, below which found landmarks are not trusted
 MIN_MEAN_FACE = 0.1  # of the crop; a mean face that is smaller was never set
+
+
+class Landmark(TypedDict):
+    """A landmark in pixels of the photo. `label` is its name, or its index if it has none; `score` is in [0, 1]."""
+
+    label: str
+    x: float
+    y: float
+    score: float
+
+
+class Box(TypedDict):
+    """Tight around the landmarks, in pixels of the photo."""
+
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+
+
+class Face(TypedDict):
+    """A face as the pipeline returns it. With a visibility head, each landmark has a "visibility" too."""
+
+    score: float
+    box: Box
+    landmarks: list[Landmark]
 
 
 @dataclass
@@ -74,6 +105,17 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         for entry in (getattr(self.model.config, "custom_pipelines", None) or {}).values():
             entry["pt"] = [getattr(auto_class, "__name__", auto_class) for auto_class in entry["pt"]]
 
+    @overload
+    def __call__(self, images: list | tuple, boxes: Any = None, **kwargs: Any) -> list[list[Face]]: ...
+
+    @overload
+    def __call__(
+        self, images: str | bytes | Image.Image | BinaryIO, boxes: Any = None, **kwargs: Any
+    ) -> list[Face]: ...
+
+    @overload
+    def __call__(self, images: Any, boxes: Any = None, **kwargs: Any) -> Any: ...
+
     def __call__(self, images, boxes=None, **kwargs):
         """
         Args:
@@ -98,6 +140,7 @@ class FacialLandmarkDetectionPipeline(Pipeline):
                 `batch_size` (1): photos read at a time, whose faces go through the network together;
                 `face_batch_size` (64): faces that do so at most, mirror images included, but one at least;
                 `timeout` (30): seconds to wait for a URL;
+                `on_error` ("raise"): "none" gives None for a photo that cannot be read, and logs a warning;
                 `num_workers` (0): processes that read photos and look for faces.
 
         Returns:
@@ -141,7 +184,10 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         dataset=None,
         detector=None,
         quarter_turns=None,
+        on_error=None,
     ):
+        if on_error not in (None, *ON_ERROR):
+            raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, but got {on_error!r}")
         if boxes is not None and not (isinstance(boxes, str) and boxes == WHOLE_PHOTO):
             raise ValueError(f"boxes must be {WHOLE_PHOTO!r}, or come with the photos as lists, but got {boxes!r}")
         if flip is not None and not isinstance(flip, bool):
@@ -162,6 +208,7 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         if quarter_turns is not None and not isinstance(quarter_turns, bool):
             raise ValueError(f"quarter_turns must be None, True or False, but got {quarter_turns!r}")
         preprocess = {"boxes": boxes, "timeout": timeout, "detector": detector, "quarter_turns": quarter_turns}
+        preprocess["on_error"] = on_error
         forward = {"flip": flip, "face_batch_size": face_batch_size, "min_score": min_score}
         forward |= {"topology": topology, "dataset": dataset}
         return _without_none(preprocess), _without_none(forward), _without_none({"topology": topology})
@@ -170,14 +217,20 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         """The one of this name, by default the first of the model's."""
         return find_topology(self.model.config, self.model.config.default_topology if name is None else name)
 
-    def preprocess(self, image, boxes=None, timeout=URL_TIMEOUT, detector=None, quarter_turns=None):
+    def preprocess(self, image, boxes=None, timeout=URL_TIMEOUT, detector=None, quarter_turns=None, on_error="raise"):
         item = image if isinstance(image, Mapping) else {"image": image}
         place = item.get(PLACE, "")
         name = f"images{place}" if place else "image"
         if "image" not in item:
             found = [key for key in item if key not in ("boxes", PLACE)]
             raise ValueError(f"{name} must be a photo, or a dict with the key 'image', but got one with {found}")
-        photo = load_rgb(item["image"], name, timeout=timeout)
+        try:
+            photo = load_rgb(item["image"], name, timeout=timeout)
+        except ValueError as error:
+            if on_error == "raise":
+                raise
+            logger.warning("%s", error)
+            return {"views": None, "detected": False}
         own = boxes if item.get("boxes") is None else item["boxes"]
         if own is None:
             return {"views": _detect_views(photo, detector, quarter_turns), "detected": True}
@@ -201,12 +254,12 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         topology = self.model.config.default_topology if topology is None else topology
         min_score = self.min_score if min_score is None else min_score
         options = {"flip": flip, "topology": topology, "dataset": dataset}
-        given = [view for own, is_detected in zip(views, detected) if not is_detected for view in own]
+        given = [view for own, is_detected in zip(views, detected) if not is_detected for view in own or ()]
         seen = [view for own, is_detected in zip(views, detected) if is_detected for view in own]
         faces = self._find_landmarks(given, [view.boxes for view in given], face_batch_size, options)
         faces += self._find_detected(seen, face_batch_size, min_score, options)
         faces_of = dict(zip(map(id, given + seen), faces))
-        joined = [_join_views(own, [faces_of[id(view)] for view in own]) for own in views]
+        joined = [None if own is None else _join_views(own, [faces_of[id(view)] for view in own]) for own in views]
         return {"faces": joined if batched else joined[0]}
 
     def _find_detected(self, views: list[View], face_batch_size: int, min_score: float, options: dict):
@@ -237,6 +290,13 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         return landmark_boxes(detections, points)
 
     @property
+    def detector_name(self) -> str:
+        """What looks for faces now."""
+        from .face_detection_mtld import load_detector
+
+        return getattr(load_detector(self._preprocess_params.get("detector")), "name", "your detector")
+
+    @property
     def min_score(self) -> float:
         """The score of a face, below which it is dropped by default."""
         return self._forward_params.get("min_score", self.model.config.min_face_score)
@@ -262,7 +322,9 @@ class FacialLandmarkDetectionPipeline(Pipeline):
             return predict_with_flip(self.model, pixel_values, flip_pairs, **names)
         return self.model(pixel_values=pixel_values, **names)
 
-    def postprocess(self, model_outputs, topology=None) -> list[dict]:
+    def postprocess(self, model_outputs, topology=None) -> list[dict] | None:
+        if model_outputs["faces"] is None:
+            return None
         names = self._topology(topology).landmark_names
         return [_describe(face, names) for face in model_outputs["faces"]]
 
