@@ -5,6 +5,7 @@ import csv
 import itertools
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -87,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
             statuses.append(0)
         except ValueError as error:
             statuses.append(_fail(error))
-    _print_results(arguments, results)
+    _print_results(arguments, results, len(images) > 1)
     return max(statuses)
 
 
@@ -96,10 +97,10 @@ def _fail(error: ValueError) -> int:
     return 2
 
 
-def _print_results(arguments: argparse.Namespace, results: dict):
+def _print_results(arguments: argparse.Namespace, results: dict, several: bool):
     """JSON if it is asked for or into a pipe: of one photo its list of faces, of several a dict by their names."""
     if results and (arguments.json or not sys.stdout.isatty()):
-        print(json.dumps(results if len(arguments.images) > 1 else next(iter(results.values())), indent=2))
+        print(json.dumps(results if several else next(iter(results.values())), indent=2))
 
 
 def list_images(arguments: list[str]) -> list[str | None]:
@@ -150,7 +151,7 @@ def _detect_photo(arguments: argparse.Namespace, pipe, image: str | None, stem: 
         detected = pipe(photo, min_score=0.0)
         faces = [face for face in detected if face["score"] >= limit]
         dropped = [face["score"] for face in detected if limit - NEAR <= face["score"] < limit]
-    hint = f"{_count(dropped)} scored {max(dropped):.2f}, below {limit:.2f}: --min_score keeps it" if dropped else ""
+    hint = _hint(dropped, limit) if dropped else ""
     if not faces:
         ways = 'give --box X0 Y0 X1 Y1 (with make: ARGS="--box X0 Y0 X1 Y1"), or click its corners in the demo'
         raise ValueError(f"no face found in {name}; {hint or ways}")
@@ -159,6 +160,15 @@ def _detect_photo(arguments: argparse.Namespace, pipe, image: str | None, stem: 
     note = f" ({hint})" if hint else ""
     print(f"{_count(faces)} in {name}{note}: {' and '.join(written)}", file=sys.stderr)
     return faces
+
+
+def _hint(dropped: list[float], limit: float) -> str:
+    """Which faces were dropped, and the option that keeps all of them."""
+    keeps = math.floor(min(dropped) * 100) / 100
+    return (
+        f"{_count(dropped)} scored {max(dropped):.2f}{' at most' if len(dropped) > 1 else ''}, below {limit:.2f}:"
+        f" --min_score {keeps:.2f} keeps {'it' if len(dropped) == 1 else 'them'}"
+    )
 
 
 def _detect_video(arguments: argparse.Namespace, pipe, image: str, stem: str, _) -> dict:
