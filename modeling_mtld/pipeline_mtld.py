@@ -41,13 +41,18 @@ FOUND_OVERLAP = 0.25  # intersection over union with the detector's box, below w
 MIN_MEAN_FACE = 0.1  # of the crop; a mean face that is smaller was never set
 
 
-class Landmark(TypedDict):
-    """A landmark in pixels of the photo. `label` is its name, or its index if it has none; `score` is in [0, 1]."""
-
+class _Landmark(TypedDict):
     label: str
     x: float
     y: float
     score: float
+
+
+class Landmark(_Landmark, total=False):
+    """A landmark in pixels of the photo. `label` is its name, or its index if it has none; `score` is in [0, 1].
+    `visibility`, with a visibility head, is the probability that the head itself does not hide it."""
+
+    visibility: float
 
 
 class Box(TypedDict):
@@ -60,7 +65,7 @@ class Box(TypedDict):
 
 
 class Face(TypedDict):
-    """A face as the pipeline returns it. With a visibility head, each landmark has a "visibility" too."""
+    """A face as the pipeline returns it."""
 
     score: float
     box: Box
