@@ -117,7 +117,10 @@ def test_alone_it_gives_what_the_command_gives(tmp_path, capsys):
 
 def test_a_face_scores_higher_than_anything_else():
     """Crops of the texture and still-life photos that come with scikit-image, and of plain and noisy ones."""
-    model, processor = MTLDForFacialLandmarkDetection.from_pretrained(CHECKPOINT), MTLDImageProcessor()
+    model, processor = (
+        MTLDForFacialLandmarkDetection.from_pretrained(CHECKPOINT),
+        MTLDImageProcessor.from_pretrained(CHECKPOINT),
+    )
 
     @torch.no_grad()
     def score(photo) -> float:

@@ -80,7 +80,7 @@ class TestEndpoints:
             "photo": "filepath",
             "boxes": "None | list[list[float]]",
             "checkpoint": "str",
-            "min_score": "float",
+            "min_score": "None | float",
         }
         assert types == expected
         told = {entry["parameter_name"]: entry["label"] for entry in endpoints["/detect"]["parameters"]}
