@@ -37,6 +37,9 @@ NOT_RUN = {  # with the reason
     "python -m dataset_scripts wflw --data_dir wflw --download": "needs a network",
     "python -m modeling_mtld.export outputs/int8 --int8 300w/lfpw/trainset --score 300w 300w common": "needs faces; "
     "tests/test_int8.py runs it on some",
+    "python -m training_mtld.detection --model space/checkpoints/mtld-r18 --dataset aflw68/landmarks.yaml --data_dir "
+    "aflw68 --split train --list dataset_scripts/aflw_poses.txt --no_faces photos_without_faces --max_faces 400 "
+    "--detector face_detection_yunet_2023mar.onnx": "needs photos and YuNet; tests/test_detection_command.py runs it",
     "gradio_client": "needs the demo; tests/test_space_server.py calls its endpoints",
     "HfApi": "needs the Hub; tests/test_space_deploy.py runs it up to the upload",
 }
