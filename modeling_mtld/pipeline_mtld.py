@@ -3,7 +3,7 @@
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, BinaryIO, TypedDict, overload
 
@@ -79,12 +79,11 @@ class View:
     Attributes:
         photo: (H, W, 3) uint8 RGB, turned.
         boxes: (4,) for each face, in pixels of `photo`.
-        scores: a detector's confidences in the faces.
+        turns: quarter turns.
     """
 
     photo: np.ndarray
     boxes: list[np.ndarray]
-    scores: list[float] = field(default_factory=list)
     turns: int = 0
 
 
@@ -461,13 +460,15 @@ def _detect_views(photo: np.ndarray, detector, quarter_turns: bool | None) -> li
     from .face_detection_mtld import detect_faces
 
     height, width = photo.shape[:2]
-    views = [View(np.ascontiguousarray(np.rot90(photo, turns)), [], [], turns) for turns in range(4)]
-    for box, score, turns in zip(*detect_faces(photo, detector, quarter_turns)):
+    boxes_of: dict[int, list] = {}
+    for box, _, turns in zip(*detect_faces(photo, detector, quarter_turns)):
         if _overlaps_photo(box, width, height):
             corners = turn_points(box.reshape(2, 2), turns, width, height)
-            views[turns].boxes.append(np.concatenate([corners.min(axis=0), corners.max(axis=0)]))
-            views[turns].scores.append(score)
-    return [view for view in views if view.boxes]
+            boxes_of.setdefault(int(turns), []).append(np.concatenate([corners.min(axis=0), corners.max(axis=0)]))
+    return [
+        View(np.ascontiguousarray(np.rot90(photo, turns)) if turns else photo, boxes, turns)
+        for turns, boxes in sorted(boxes_of.items())
+    ]
 
 
 def _join_views(views: list[View], faces: list[list[dict]]) -> list[dict]:

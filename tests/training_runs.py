@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -96,6 +97,7 @@ def finish(processes: list[multiprocessing.Process], log: Path, status: int = 0)
 
 
 def _train(words: list[str], log: str, environment: dict):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
     import train_accelerate  # in the child, where the server has it
 
     multiprocessing.set_start_method("fork", force=True)  # for the loaders, as in any other process on Linux
