@@ -23,6 +23,7 @@ from .auto_mtld import first_line
 from .configuration_mtld import find_topology
 from .detect import CHECKPOINT, load_pipeline
 from .int8 import calibration_crops, nme_of
+from .yunet_mtld import YUNET_FILE, YuNet, download_yunet
 
 KEY = "mtld"  # of the facts in a file
 RUNTIME = Path(__file__).with_name("onnx_landmarks.py")
@@ -157,6 +158,7 @@ def export(
     half: bool = False,
     topology: str | None = None,
     int8: Path | None = None,
+    detector: Path | None = None,
 ) -> float:
     """Writes a checkpoint as `form` into the folder `out`, which appears when it is whole.
 
@@ -166,6 +168,7 @@ def export(
         half: weights in float16 in the file; they are computed with in float32.
         topology: which landmarks, of a network with several sets.
         int8: folder of photos of faces, for a trunk in 8-bit integers.
+        detector: YuNet's file, to copy beside an ONNX network; by default the Hub's, if it can be reached.
 
     Returns:
         The largest difference from PyTorch's landmarks in pixels of the crop, on batches of 1 and 3 random crops; with
@@ -173,13 +176,15 @@ def export(
 
     Raises:
         ValueError: if there is no such checkpoint or topology, `out` exists, a package of the format is missing,
-            `int8` has too few faces, or the exported network gives other landmarks.
+            `int8` has too few faces, `detector` is not YuNet's file, or the exported network gives other landmarks.
     """
     if out.exists():
         raise ValueError(f"OUT must not exist yet, but got {out}")
     pipeline = load_pipeline(checkpoint, "cpu")
     topology = pipeline.model.config.default_topology if topology is None else topology
     facts, network = facts_of(pipeline, topology), CropsToLandmarks(pipeline, topology)
+    if detector is not None:
+        YuNet(str(detector))  # raises if it is none
     calibration = None if int8 is None else calibration_crops(pipeline, int8)
     batch = {"crops": {0: torch.export.Dim.DYNAMIC}}
     program = torch.export.export(network, (), {"crops": example(facts["image_size"])}, dynamic_shapes=batch)
@@ -190,6 +195,8 @@ def export(
         folder.mkdir()
         try:
             write(program, facts, half, folder, calibration)
+            if form == "onnx":
+                add_detector(folder, detector)
             difference = compare(network, run(folder), facts["image_size"], calibration)
         except ImportError as error:
             raise ValueError(
@@ -215,6 +222,15 @@ def compare(network: CropsToLandmarks, run: Callable, size: int, calibration: np
         crops = example(size, batch)
         differences.append(np.abs(run(crops) - network(crops)["landmarks"].numpy()).max() * size)
     return float(max(differences))
+
+
+def add_detector(folder: Path, given: Path | None):
+    """YuNet's file beside the network: `given`, or the Hub's if it can be had."""
+    try:
+        file = given or download_yunet()
+    except Exception:  # the Hub's client raises nearly anything
+        return
+    shutil.copyfile(file, folder / YUNET_FILE)
 
 
 def print_scores(arguments: argparse.Namespace):
@@ -243,6 +259,12 @@ def main(argv: list[str] | None = None) -> int:
         help="the trunk in 8-bit integers: smaller and faster; this folder of photos of faces sets their ranges",
     )
     parser.add_argument(
+        "--detector",
+        type=Path,
+        metavar="FILE",
+        help=f"{YUNET_FILE}, to put beside an ONNX network (default: the Hub's, if it can be reached)",
+    )
+    parser.add_argument(
         "--score",
         nargs=3,
         metavar=("DATASET", "DATA_DIR", "SPLIT"),
@@ -253,7 +275,13 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--half and --int8 exclude each other")
     try:
         difference = export(
-            *(arguments.model, arguments.out, arguments.format, arguments.half, arguments.topology, arguments.int8)
+            arguments.model,
+            arguments.out,
+            form=arguments.format,
+            half=arguments.half,
+            topology=arguments.topology,
+            int8=arguments.int8,
+            detector=arguments.detector,
         )
         if arguments.score:
             print_scores(arguments)
@@ -263,6 +291,8 @@ def main(argv: list[str] | None = None) -> int:
     files = ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in sorted(arguments.out.iterdir()))
     kind = "a mean distance of" if arguments.int8 else "within"
     print(f"{arguments.out} holds {files}; {kind} {difference:.5f} px of the crop from PyTorch's landmarks")
+    if arguments.format == "onnx" and not (arguments.out / YUNET_FILE).exists():
+        print(f"{YUNET_FILE} could not be fetched from the Hub: --detector FILE adds it, or give boxes")
     return 0
 
 

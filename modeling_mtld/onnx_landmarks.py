@@ -20,6 +20,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+DETECTOR = "face_detection_yunet_2023mar.onnx"
 DETECTOR_SIDE = 640  # YuNet's file takes photos of this size
 DETECTOR_SCORE = 0.3  # lowest score; the network then rejects what is no face
 DETECTOR_OVERLAP = 0.5  # intersection over the smaller box, above which two boxes are of one face
@@ -317,10 +318,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("photo")
     parser.add_argument("--model", default=str(Path(__file__).with_name("model.onnx")), help="(default: %(default)s)")
     parser.add_argument("--box", nargs=4, type=float, action="append", metavar=("X0", "Y0", "X1", "Y1"))
-    parser.add_argument("--detector", metavar="FILE", help="face_detection_yunet_2023mar.onnx")
+    parser.add_argument("--detector", metavar="FILE", help=f"(default: {DETECTOR} beside this file)")
     arguments = parser.parse_args(argv)
+    beside = Path(__file__).with_name(DETECTOR)
+    detector = arguments.detector or (str(beside) if beside.is_file() else None)
     try:
-        faces = Landmarks(arguments.model, arguments.detector)(arguments.photo, arguments.box)
+        faces = Landmarks(arguments.model, detector)(arguments.photo, arguments.box)
     except ValueError as error:
         print(f"onnx_landmarks: {error}", file=sys.stderr)
         return 2

@@ -77,6 +77,28 @@ def test_the_onnx_file_is_enough(exported):
     assert [one.name for one in session.get_outputs()] == ["landmarks", "scores", "scales"]
 
 
+def test_the_detector_lies_beside_the_network(checkpoint, tmp_path, capsys, monkeypatch):
+    """The file that is given, or the Hub's; without both, a line says how to add it."""
+
+    def unreachable():
+        raise OSError("no network")
+
+    monkeypatch.setattr(export, "YuNet", lambda _: None)
+    (tmp_path / "yunet.onnx").write_bytes(b"given")
+    (tmp_path / "cached.onnx").write_bytes(b"the Hub's")
+    for words, download, content in [
+        (["--detector", str(tmp_path / "yunet.onnx")], unreachable, b"given"),
+        ([], lambda: str(tmp_path / "cached.onnx"), b"the Hub's"),
+        ([], unreachable, None),
+    ]:
+        monkeypatch.setattr(export, "download_yunet", download)
+        out = tmp_path / f"out-{content}"
+        assert export.main(["--model", str(checkpoint), *words, str(out)]) == 0
+        file = out / "face_detection_yunet_2023mar.onnx"
+        assert (file.read_bytes() if file.exists() else None) == content
+        assert ("--detector FILE adds it" in capsys.readouterr().out) == (content is None)
+
+
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_onnx_gives_the_network_s_outputs_at_any_batch(checkpoint, exported, batch):
     import onnxruntime
@@ -208,6 +230,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(checkpoint, tmp_path, capsys, 
             "--half and --int8 must be of onnx",
         ),
         (["--model", str(checkpoint), "--topology", "x", str(tmp_path / "out")], "topology must be"),
+        (["--model", str(checkpoint), "--detector", __file__, str(tmp_path / "out")], "must be a model of YuNet"),
     ]:
         assert export.main(words) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()

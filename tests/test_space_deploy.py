@@ -1,5 +1,7 @@
 """README's lines that put the two Spaces on the Hub, run up to the network call."""
 
+import json
+import posixpath
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,14 +14,14 @@ from huggingface_hub import HfApi, hf_api
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def deployed() -> dict[str, dict[str, Path]]:
-    """The files of each Space by its id, as the demo's page sends them: place in the Space and file here."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "space" / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+def deployed(folder: str = "space", sdk: str = "gradio") -> dict[str, dict[str, Path]]:
+    """The files of each Space by its id, as the page of a folder sends them: place in the Space and file here."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     [lines] = [block for block in blocks if "upload_folder" in block]
     spaces = {}
 
     def create_repo(self, repo_id, *, repo_type, space_sdk, **_):
-        assert (repo_type, space_sdk) == ("space", "gradio")
+        assert (repo_type, space_sdk) == ("space", sdk)
         spaces[repo_id] = {}
 
     def create_commit(self, repo_id, operations, *, repo_type, **_):
@@ -45,7 +47,9 @@ def test_what_travels():
     assert {"checkpoints/mtld-r18/model.safetensors", "checkpoints/mtld-r18/pipeline_mtld.py"} <= demo
     assert {"app.py", "nme.py", "README.md", "requirements.txt"} <= metric
     for name in demo | metric:
-        assert not name.startswith("nme/") and not name.endswith((".pyc", ".pyi")) and "__pycache__" not in name
+        assert (
+            not name.startswith(("nme/", "web/")) and not name.endswith((".pyc", ".pyi")) and "__pycache__" not in name
+        )
 
 
 @pytest.mark.parametrize("space", ["org/mtld", "org/nme"])
@@ -65,3 +69,24 @@ def test_what_a_space_installs_are_the_versions_of_the_project(space):
     lines = files["requirements.txt"].read_text(encoding="utf-8").splitlines()
     for line in filter(None, (line.split("#")[0].strip() for line in lines)):
         assert f'"{line}"' in project
+
+
+def test_the_static_page_travels_with_all_that_it_loads():
+    files = deployed("space/web", "static")["org/mtld-web"]
+    facts = yaml.safe_load(files["README.md"].read_text(encoding="utf-8").split("---\n")[1])
+    assert facts["sdk"] == "static" and facts["app_file"] == "index.html" and len(facts["short_description"]) <= 60
+    page = files["index.html"].read_text(encoding="utf-8")
+    loaded = set(re.findall(r'(?:href|src)="([\w./]+)"', page))
+    scripts = [name for name in files if name.startswith("js/")]
+    for name in scripts:
+        imported = re.findall(r'from "(.*?)"', files[name].read_text(encoding="utf-8"))
+        loaded |= {posixpath.normpath(posixpath.join("js", path)) for path in imported}
+    assert "js/page.js" in loaded and set(scripts) <= loaded
+    library = {name for name in loaded if name.startswith("node_modules/")}
+    assert loaded - library <= set(files)
+    assert library == {"node_modules/onnxruntime-web/dist/ort.wasm.min.mjs"}
+    assert not any(name.endswith(".py") or "/onnx_landmarks" in name for name in files)
+    version = json.loads((ROOT / "space/web/package.json").read_text(encoding="utf-8"))["dependencies"][
+        "onnxruntime-web"
+    ]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)

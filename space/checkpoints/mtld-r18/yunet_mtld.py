@@ -106,15 +106,21 @@ class YuNetFromHub:
         if self.detector is None and time.monotonic() >= self.next_try:
             self.next_try = time.monotonic() + RETRY_SECONDS
             try:
-                self.detector = YuNet(self._path())
+                self.detector = YuNet(download_yunet(self.repo))
             except Exception as error:  # the Hub's client raises nearly anything
                 self.failure = first_line(error)
         return self.detector
 
-    def _path(self) -> str:
-        cached = try_to_load_from_cache(self.repo, YUNET_FILE)  # `hf_hub_download` may use the network even for a hit
-        if isinstance(cached, str):
-            return cached
-        if constants.HF_HUB_OFFLINE or not hub_answers():
-            raise ValueError(f"{self.repo} is not in the cache and the Hub cannot be reached")
-        return within(DOWNLOAD_SECONDS, lambda: hf_hub_download(self.repo, YUNET_FILE))
+
+def download_yunet(repo: str = YUNET_REPO) -> str:
+    """Path of YuNet's model, from the cache or the Hub.
+
+    Raises:
+        ValueError: if it is in neither, or the Hub's client's own errors.
+    """
+    cached = try_to_load_from_cache(repo, YUNET_FILE)  # `hf_hub_download` may use the network even for a hit
+    if isinstance(cached, str):
+        return cached
+    if constants.HF_HUB_OFFLINE or not hub_answers():
+        raise ValueError(f"{repo} is not in the cache and the Hub cannot be reached")
+    return within(DOWNLOAD_SECONDS, lambda: hf_hub_download(repo, YUNET_FILE))
