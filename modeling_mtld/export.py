@@ -26,6 +26,7 @@ from .int8 import calibration_crops, nme_of
 from .yunet_mtld import YUNET_FILE, YuNet, download_yunet
 
 KEY = "mtld"  # of the facts in a file
+DETECTOR = "detector.onnx"  # beside an ONNX network; onnx_landmarks.py and the page in the browser look for it there
 RUNTIME = Path(__file__).with_name("onnx_landmarks.py")
 OUTPUTS = ("landmarks", "scores", "scales", "visibilities")  # those that the network has
 TOLERANCES = {"onnx": 1e-3, "torch": 1e-3, "openvino": 1e-2}  # pixels of the crop, in float32
@@ -225,12 +226,20 @@ def compare(network: CropsToLandmarks, run: Callable, size: int, calibration: np
 
 
 def add_detector(folder: Path, given: Path | None):
-    """YuNet's file beside the network: `given`, or the Hub's if it can be had."""
+    """YuNet beside the network, for photos of any size: the file `given`, or the Hub's if it can be had."""
+    import onnx
+
     try:
         file = given or download_yunet()
     except Exception:  # the Hub's client raises nearly anything
         return
-    shutil.copyfile(file, folder / YUNET_FILE)
+    model = onnx.load(file)
+    for name, axis in (("height", 2), ("width", 3)):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    for output in model.graph.output:
+        output.type.tensor_type.shape.dim[1].dim_param = f"cells_{output.name}"
+    del model.graph.value_info[:]  # shapes for one size
+    onnx.save(model, folder / DETECTOR)
 
 
 def print_scores(arguments: argparse.Namespace):
@@ -291,7 +300,7 @@ def main(argv: list[str] | None = None) -> int:
     files = ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in sorted(arguments.out.iterdir()))
     kind = "a mean distance of" if arguments.int8 else "within"
     print(f"{arguments.out} holds {files}; {kind} {difference:.5f} px of the crop from PyTorch's landmarks")
-    if arguments.format == "onnx" and not (arguments.out / YUNET_FILE).exists():
+    if arguments.format == "onnx" and not (arguments.out / DETECTOR).exists():
         print(f"{YUNET_FILE} could not be fetched from the Hub: --detector FILE adds it, or give boxes")
     return 0
 

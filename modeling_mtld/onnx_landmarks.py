@@ -1,8 +1,9 @@
 """Landmarks of faces with ONNX Runtime alone: numpy, Pillow and onnxruntime, without PyTorch.
 
-`python -m modeling_mtld.export` writes this file beside the network. From Python:
+`python -m modeling_mtld.export` writes this file beside the network, model.onnx, and a face detector, detector.onnx.
+From Python:
 
-    find = Landmarks("model.onnx", detector="face_detection_yunet_2023mar.onnx")
+    find = Landmarks("model.onnx")
     faces = find("photo.jpg")
     faces = find("photo.jpg", boxes=[[179, 87, 272, 179]])
 
@@ -20,8 +21,11 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-DETECTOR = "face_detection_yunet_2023mar.onnx"
-DETECTOR_SIDE = 640  # YuNet's file takes photos of this size
+DETECTOR = "detector.onnx"  # beside the network
+DETECTOR_SIDES = (320, 1000)  # longer sides of the copies of a photo that the detector sees
+LARGE_SIDE, LARGE_SCORE = 1600, 2 / 3  # one more copy and its lowest score, if no face had the usual score
+USUAL_SCORE = 0.7
+DETECTOR_STRIDE = 32  # of its coarsest map; the sides of its input are multiples
 DETECTOR_SCORE = 0.3  # lowest score; the network then rejects what is no face
 DETECTOR_OVERLAP = 0.5  # intersection over the smaller box, above which two boxes are of one face
 # Side of the landmark box over the geometric mean of the detector's width and height, and the shift of its centre from
@@ -47,8 +51,8 @@ class Landmarks:
 
     Args:
         model: path of the ONNX file that `modeling_mtld.export` wrote.
-        detector: path of YuNet's ONNX file (`face_detection_yunet_2023mar.onnx` of the Hub's
-            opencv/face_detection_yunet); without it, boxes must be given.
+        detector: path of the ONNX file of YuNet that `modeling_mtld.export` wrote; by default detector.onnx in the
+            folder of `model`. Without it, boxes must be given.
         threads: of ONNX Runtime; 0 for all cores.
     """
 
@@ -58,7 +62,11 @@ class Landmarks:
         if "mtld" not in properties:
             raise ValueError(f"model must be a file of modeling_mtld.export, but got {model}")
         self.facts = json.loads(properties["mtld"])
+        beside = Path(model).with_name(DETECTOR)
+        detector = detector or (str(beside) if beside.is_file() else None)
         self.detector = _open(detector, threads) if detector else None
+        if self.detector and isinstance(self.detector.get_inputs()[0].shape[-1], int):
+            raise ValueError(f"detector must be a file that modeling_mtld.export wrote, but got {detector}")
 
     def __call__(self, photo, boxes=None) -> list[dict]:
         """
@@ -246,28 +254,40 @@ def _sample(pixels: np.ndarray, start: np.ndarray, steps: np.ndarray, size: tupl
 
 def detect_faces(detector, image: Image.Image) -> list[np.ndarray]:
     """Landmark boxes (4,) of the faces that YuNet finds, squares in pixels of the photo, the largest first."""
-    scale = DETECTOR_SIDE / max(image.size)
-    small = image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.BOX)
-    canvas = np.zeros((DETECTOR_SIDE, DETECTOR_SIDE, 3), dtype=np.float32)
-    canvas[: small.height, : small.width] = np.asarray(small)[..., ::-1]  # BGR
-    names = [output.name for output in detector.get_outputs()]
-    outputs = dict(zip(names, detector.run(names, {"input": canvas.transpose(2, 0, 1)[None]})))
-    found = [_decode(outputs, stride) for stride in (8, 16, 32)]
-    scores, detected, points = (np.concatenate(parts) for parts in zip(*found))
-    boxes = (_landmark_boxes(detected, points) + 0.5) / scale - 0.5
+    longest = max(image.size)
+    copies = [
+        _detect_in_copy(detector, image, side) for side in sorted({min(side, longest) for side in DETECTOR_SIDES})
+    ]
+    boxes, scores = (np.concatenate(parts) for parts in zip(*copies))
+    if longest > DETECTOR_SIDES[-1] and not (scores >= USUAL_SCORE).any():
+        more_boxes, more_scores = _detect_in_copy(detector, image, min(LARGE_SIDE, longest))
+        enough = more_scores > LARGE_SCORE
+        boxes, scores = np.concatenate([boxes, more_boxes[enough]]), np.concatenate([scores, more_scores[enough]])
     kept = []
-    for index in np.argsort(-scores):
+    for index in np.argsort(-scores, kind="stable"):
         if all(_overlap(boxes[index], boxes[other]) <= DETECTOR_OVERLAP for other in kept):
             kept.append(index)
     return sorted((boxes[index] for index in kept), key=lambda box: box[0] - box[2])
 
 
-def _decode(outputs: dict, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _detect_in_copy(detector, image: Image.Image, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Landmark boxes (N, 4) in pixels of the photo and scores (N,), from a copy whose longer side is `side`."""
+    scale = side / max(image.size)
+    small = image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.BOX)
+    padding = [(0, -length % DETECTOR_STRIDE) for length in (small.height, small.width)]
+    pixels = np.pad(np.asarray(small, dtype=np.float32)[..., ::-1], (*padding, (0, 0)))  # BGR
+    names = [output.name for output in detector.get_outputs()]
+    outputs = dict(zip(names, detector.run(names, {"input": pixels.transpose(2, 0, 1)[None]})))
+    found = [_decode(outputs, stride, pixels.shape[1] // stride) for stride in (8, 16, 32)]
+    scores, detected, points = (np.concatenate(parts) for parts in zip(*found))
+    return (_landmark_boxes(detected, points) + 0.5) / scale - 0.5, scores
+
+
+def _decode(outputs: dict, stride: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores (N,), centres and sizes (N, 4) and five points (N, 5, 2) of one stride's cells above the threshold."""
     share, present = (outputs[f"{name}_{stride}"][0, :, 0].clip(0, 1) for name in ("cls", "obj"))
     scores = np.sqrt(share * present)
     cells = np.flatnonzero(scores >= DETECTOR_SCORE)
-    columns = DETECTOR_SIDE // stride
     centers = np.stack([cells % columns, cells // columns], axis=1)[:, None]
     points = outputs[f"kps_{stride}"][0, cells].reshape(-1, 5, 2)
     boxes = outputs[f"bbox_{stride}"][0, cells]
@@ -318,12 +338,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("photo")
     parser.add_argument("--model", default=str(Path(__file__).with_name("model.onnx")), help="(default: %(default)s)")
     parser.add_argument("--box", nargs=4, type=float, action="append", metavar=("X0", "Y0", "X1", "Y1"))
-    parser.add_argument("--detector", metavar="FILE", help=f"(default: {DETECTOR} beside this file)")
+    parser.add_argument("--detector", metavar="FILE", help=f"(default: {DETECTOR} beside the model)")
     arguments = parser.parse_args(argv)
-    beside = Path(__file__).with_name(DETECTOR)
-    detector = arguments.detector or (str(beside) if beside.is_file() else None)
     try:
-        faces = Landmarks(arguments.model, detector)(arguments.photo, arguments.box)
+        faces = Landmarks(arguments.model, arguments.detector)(arguments.photo, arguments.box)
     except ValueError as error:
         print(f"onnx_landmarks: {error}", file=sys.stderr)
         return 2

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +11,17 @@ import torch
 from PIL import Image
 from skimage.data import astronaut
 
-from modeling_mtld import export
+from modeling_mtld import export, onnx_landmarks
 from modeling_mtld.configuration_mtld import MTLDConfig
+from modeling_mtld.face_detection_mtld import detect_faces
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from modeling_mtld.modeling_mtld import MTLDForFacialLandmarkDetection
 from modeling_mtld.photo_mtld import load_rgb
 from modeling_mtld.pipeline_mtld import FacialLandmarkDetectionPipeline
 
 pytest.importorskip("onnxscript", reason="needs pip install '.[export]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs pip install '.[export]'")
+YUNET = Path(__file__).resolve().parents[2] / "shared" / "weights" / "face_detection_yunet_2023mar.onnx"
 NAMES = ["right_eye", "left_eye", "nose_tip", "mouth_0", "mouth_1"]
 PAIRS = [[0, 1], [3, 4]]
 BOXES = [
@@ -61,8 +65,6 @@ def exported(checkpoint, tmp_path_factory):
 
 
 def test_the_onnx_file_is_enough(exported):
-    import onnxruntime
-
     assert sorted(path.name for path in exported.iterdir()) == ["model.onnx", "onnx_landmarks.py"]
     session = onnxruntime.InferenceSession(exported / "model.onnx")
     facts = json.loads(session.get_modelmeta().custom_metadata_map["mtld"])
@@ -78,31 +80,61 @@ def test_the_onnx_file_is_enough(exported):
 
 
 def test_the_detector_lies_beside_the_network(checkpoint, tmp_path, capsys, monkeypatch):
-    """The file that is given, or the Hub's; without both, a line says how to add it."""
+    """The file that is given, or the Hub's, for any size; without both, a line says how to add it."""
 
     def unreachable():
         raise OSError("no network")
 
     monkeypatch.setattr(export, "YuNet", lambda _: None)
-    (tmp_path / "yunet.onnx").write_bytes(b"given")
-    (tmp_path / "cached.onnx").write_bytes(b"the Hub's")
-    for words, download, content in [
-        (["--detector", str(tmp_path / "yunet.onnx")], unreachable, b"given"),
-        ([], lambda: str(tmp_path / "cached.onnx"), b"the Hub's"),
-        ([], unreachable, None),
+    write_detector(tmp_path / "yunet.onnx", side=640)
+    for name, words, download in [
+        ("given", ["--detector", str(tmp_path / "yunet.onnx")], unreachable),
+        ("fetched", [], lambda: str(tmp_path / "yunet.onnx")),
+        ("without", [], unreachable),
     ]:
         monkeypatch.setattr(export, "download_yunet", download)
-        out = tmp_path / f"out-{content}"
-        assert export.main(["--model", str(checkpoint), *words, str(out)]) == 0
-        file = out / "face_detection_yunet_2023mar.onnx"
-        assert (file.read_bytes() if file.exists() else None) == content
-        assert ("--detector FILE adds it" in capsys.readouterr().out) == (content is None)
+        assert export.main(["--model", str(checkpoint), *words, str(tmp_path / name)]) == 0
+        assert (tmp_path / name / "detector.onnx").exists() == (name != "without")
+        assert ("--detector FILE adds it" in capsys.readouterr().out) == (name == "without")
+    session = onnxruntime.InferenceSession(tmp_path / "given" / "detector.onnx")
+    (cells,) = session.run(None, {"input": np.zeros((1, 3, 64, 96), dtype=np.float32)})
+    assert cells.shape == (1, 8 * 12, 1)
+
+
+def write_detector(file, side: int):
+    """A network whose shapes are those of one size, as in YuNet's file: means of cells of 8 x 8 pixels."""
+    from onnx import TensorProto, checker, helper, numpy_helper, save
+
+    nodes = [
+        helper.make_node("AveragePool", ["input"], ["means"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("ReduceMean", ["means"], ["gray"], axes=[1]),
+        helper.make_node("Reshape", ["gray", "shape"], ["cls_8"]),
+    ]
+    cells = side // 8
+    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, side, side])]
+    outputs = [helper.make_tensor_value_info("cls_8", TensorProto.FLOAT, [1, cells**2, 1])]
+    between = [helper.make_tensor_value_info("gray", TensorProto.FLOAT, [1, 1, cells, cells])]
+    shape = numpy_helper.from_array(np.array([1, -1, 1]), "shape")
+    graph = helper.make_graph(nodes, "yunet", inputs, outputs, [shape], value_info=between)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+    checker.check_model(model)
+    save(model, file)
+
+
+@pytest.mark.skipif(not YUNET.is_file(), reason="needs face_detection_yunet_2023mar.onnx in ../shared/weights")
+@pytest.mark.parametrize("zoom", [0.3, 1, 4])
+def test_detection_gives_the_pipelines_boxes(tmp_path, zoom):
+    """At sizes below the smallest copy, between the copies and above."""
+    export.add_detector(tmp_path, YUNET)
+    photo = Image.fromarray(astronaut()).resize([round(512 * zoom)] * 2)
+    session = onnxruntime.InferenceSession(tmp_path / "detector.onnx")
+    (box,) = onnx_landmarks.detect_faces(session, photo)
+    (expected,) = detect_faces(np.asarray(photo), str(YUNET)).boxes
+    assert np.abs(box - expected).max() < 0.02 * (expected[2] - expected[0])
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_onnx_gives_the_network_s_outputs_at_any_batch(checkpoint, exported, batch):
-    import onnxruntime
-
     model = MTLDForFacialLandmarkDetection.from_pretrained(checkpoint)
     processor = MTLDImageProcessor.from_pretrained(checkpoint)
     crops = np.random.default_rng(0).integers(0, 256, (batch, 64, 64, 3), dtype=np.uint8)

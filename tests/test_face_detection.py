@@ -298,11 +298,11 @@ def test_broken_model_file_falls_back(monkeypatch, load_yunet, tmp_path):
 
 def test_a_missed_download_is_tried_again_later(monkeypatch, load_yunet, yunet):
     source, tries = YuNetFromHub(), []
-    monkeypatch.setattr(source, "_path", lambda: tries.append(1) or 1 / 0)
+    monkeypatch.setattr(yunet_mtld, "download_yunet", lambda _: tries.append(1) or 1 / 0)
     assert source.load() is source.load() is None and len(tries) == 1
     later = time.monotonic() + 61
     monkeypatch.setattr(yunet_mtld.time, "monotonic", lambda: later)
-    monkeypatch.setattr(source, "_path", lambda: "yunet.onnx")
+    monkeypatch.setattr(yunet_mtld, "download_yunet", lambda _: "yunet.onnx")
     assert isinstance(source.load(), YuNet) and source.load() is source.load()
 
 

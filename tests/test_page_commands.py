@@ -31,7 +31,7 @@ from training_mtld.tables import runs as table_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "modeling_mtld/README.md", "dataset_scripts/README.md", "training_mtld/README.md")
-PAGES += ("training_mtld/results/README.md", "space/README.md")
+PAGES += ("training_mtld/results/README.md", "space/README.md", "space/web/README.md")
 NOT_RUN = {  # with the reason
     "make demo": "serves until it is stopped; tests/test_space_server.py does it",
     "python -m dataset_scripts wflw --data_dir wflw --download": "needs a network",
@@ -39,6 +39,8 @@ NOT_RUN = {  # with the reason
     "tests/test_int8.py runs it on some",
     "aflw68": "needs the crops of AFLW; tests/test_several_sets.py and test_detection_command.py run on other sets",
     "gradio_client": "needs the demo; tests/test_space_server.py calls its endpoints",
+    "from onnx_landmarks import": "needs the Hub's face detector; tests/test_export.py runs it on a given one",
+    "space/web": "needs npm's registry; tests/browser/test_web.py does it",
     "HfApi": "needs the Hub; tests/test_space_deploy.py runs it up to the upload",
 }
 FOLDERS = {"300w": ("train", "common"), "wflw": ("train", "test"), "aflw21": ("train", "test")}

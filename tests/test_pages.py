@@ -8,7 +8,16 @@ import pytest
 from training_mtld.tables.runs import parser_of_training
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = (".", ".github", "modeling_mtld", "dataset_scripts", "training_mtld", "training_mtld/results", "space")
+FOLDERS = (
+    ".",
+    ".github",
+    "modeling_mtld",
+    "dataset_scripts",
+    "training_mtld",
+    "training_mtld/results",
+    "space",
+    "space/web",
+)
 PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
 
 

@@ -1,10 +1,11 @@
-// Faces by YuNet (face_detection_yunet_2023mar.onnx of the Hub's opencv/face_detection_yunet).
+// Faces by YuNet, in the file that modeling_mtld.export wrote for photos of any size.
 
 import * as ort from "../node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
 import { overlap } from "./boxes.js";
 import { pixelsOf } from "./pixels.js";
 
-const SIDE = 640; // of the pictures that YuNet's file takes
+export const PHOTO_SIDES = [320, 1000]; // longer sides in pixels of the copies of a photo that it sees
+export const VIDEO_SIDES = [320];
 const STRIDES = [8, 16, 32];
 const MIN_SCORE = 0.3; // the network then rejects what is no face
 const MAX_OVERLAP = 0.5; // above it two boxes are of one face
@@ -22,17 +23,28 @@ export class Detector {
   }
 
   /** Landmark boxes of the faces in a photo (image, video or canvas of `width` x `height`), the surest first. */
-  async find(photo, width, height) {
-    const scale = SIDE / Math.max(width, height);
-    const small = pixelsOf(photo, [0, 0, SIDE / scale, SIDE / scale], SIDE);
-    const outputs = await this.session.run({ input: new ort.Tensor("float32", planesBgr(small), [1, 3, SIDE, SIDE]) });
-    const found = STRIDES.flatMap((stride) => decode(outputs, stride)).sort((one, other) => other.score - one.score);
+  async find(photo, width, height, sides) {
+    const longest = Math.max(width, height);
+    const found = [];
+    for (const side of new Set(sides.map((side) => Math.min(side, longest)))) {
+      found.push(...(await this.findInCopy(photo, width, height, side / longest)));
+    }
+    found.sort((one, other) => other.score - one.score);
     const kept = [];
     for (const { box } of found) {
-      const inPhoto = box.map((value) => (value + 0.5) / scale - 0.5);
-      if (kept.every((other) => overlap(inPhoto, other) <= MAX_OVERLAP)) kept.push(inPhoto);
+      if (kept.every((other) => overlap(box, other) <= MAX_OVERLAP)) kept.push(box);
     }
     return kept;
+  }
+
+  async findInCopy(photo, width, height, scale) {
+    const [columns, rows] = [width, height].map((length) => Math.ceil((length * scale) / STRIDES.at(-1)));
+    const size = [columns * STRIDES.at(-1), rows * STRIDES.at(-1)];
+    const pixels = pixelsOf(photo, [0, 0, size[0] / scale, size[1] / scale], ...size);
+    const input = new ort.Tensor("float32", planesBgr(pixels), [1, 3, size[1], size[0]]);
+    const outputs = await this.session.run({ input });
+    const found = STRIDES.flatMap((stride) => decode(outputs, stride, size[0] / stride));
+    return found.map(({ score, box }) => ({ score, box: box.map((value) => (value + 0.5) / scale - 0.5) }));
   }
 }
 
@@ -46,12 +58,11 @@ function planesBgr(pixels) {
   return planes;
 }
 
-/** Scores and landmark boxes, in pixels of the small picture, of one stride's cells. */
-function decode(outputs, stride) {
+/** Scores and landmark boxes, in pixels of the copy, of one stride's cells. */
+function decode(outputs, stride, columns) {
   const values = (name) => outputs[`${name}_${stride}`].data;
   const [share, present, boxes, points] = ["cls", "obj", "bbox", "kps"].map(values);
   const clip = (value) => Math.min(Math.max(value, 0), 1);
-  const columns = SIDE / stride;
   const found = [];
   for (let cell = 0; cell < share.length; cell++) {
     const score = Math.sqrt(clip(share[cell]) * clip(present[cell]));

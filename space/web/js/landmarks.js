@@ -2,7 +2,7 @@
 
 import * as ort from "../node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
 import { boxAround, iou } from "./boxes.js";
-import { Detector } from "./detector.js";
+import { Detector, PHOTO_SIDES, VIDEO_SIDES } from "./detector.js";
 import { readFacts } from "./facts.js";
 import { pixelsOf } from "./pixels.js";
 
@@ -33,7 +33,7 @@ export class Landmarks {
    * in pixels of the photo, where the centre of the top-left pixel is (0, 0).
    */
   async find(photo, width, height) {
-    const boxes = await this.detector.find(photo, width, height);
+    const boxes = await this.detector.find(photo, width, height, PHOTO_SIDES);
     const first = await this.locate(photo, boxes);
     const second = first.map((face, index) => (iou(face.box, boxes[index]) >= MIN_IOU ? face.box : boxes[index]));
     return this.keepFaces(await this.locate(photo, second));
@@ -45,7 +45,7 @@ export class Landmarks {
     this.frames += 1;
     let faces = this.keepFaces(await this.locate(frame, this.tracked.map((face) => face.box)));
     if (detects) {
-      const boxes = await this.detector.find(frame, width, height);
+      const boxes = await this.detector.find(frame, width, height, VIDEO_SIDES);
       const isNew = (box) => faces.every((face) => iou(face.box, box) < MIN_IOU);
       faces = [...faces, ...this.keepFaces(await this.locate(frame, boxes.filter(isNew)))].slice(0, MAX_FACES);
     }
@@ -79,7 +79,7 @@ export class Landmarks {
     const side = this.facts.image_size;
     const values = new Uint8Array(squares.length * side * side * 3);
     squares.forEach(([x, y, length], face) => {
-      const pixels = pixelsOf(photo, [x + 0.5, y + 0.5, length, length], side);
+      const pixels = pixelsOf(photo, [x + 0.5, y + 0.5, length, length], side, side);
       const start = face * side * side * 3;
       for (let index = 0; index < side * side; index++) {
         for (let color = 0; color < 3; color++) values[start + 3 * index + color] = pixels[4 * index + color];

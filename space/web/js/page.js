@@ -6,7 +6,7 @@ import { download } from "./download.js";
 import { drawFaces } from "./drawing.js";
 import { Landmarks } from "./landmarks.js";
 
-const FILES = ["model/model.onnx", "model/face_detection_yunet_2023mar.onnx"];
+const FILES = ["model/model.onnx", "model/detector.onnx"];
 const MAX_THREADS = 4;
 const MAX_SIDE = 2560; // of the picture shown; browsers refuse larger canvases on some phones
 
