@@ -7,7 +7,7 @@ def __getattr__(name: str):
     """Each when it is asked for: `datasets`, which they import, takes seconds."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import benchmark, benchmarks, loading, own_data
+    from . import benchmark_facts, benchmarks, loading, own_data
 
-    modules = (benchmarks, benchmark, own_data, loading)
+    modules = (benchmarks, benchmark_facts, own_data, loading)
     return next(vars(module)[name] for module in modules if name in vars(module))

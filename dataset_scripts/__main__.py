@@ -8,7 +8,7 @@ from pathlib import Path
 
 import datasets
 
-from .benchmark import Benchmark
+from .benchmark_facts import Benchmark
 from .benchmarks import BENCHMARKS
 from .check import check_faces
 from .conversion import check_hub_access, check_output_dir, convert, push_to_hub

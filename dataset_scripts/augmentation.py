@@ -16,7 +16,7 @@ import torch
 from modeling_mtld.geometry_mtld import crop_matrix, pixels_to_fractions, transform_points, warp_image
 from modeling_mtld.image_processing_mtld import MARGIN_LIMITS
 
-from .benchmark import HIDDEN_BY_HEAD, UNKNOWN, Benchmark, subset_names, subsets_of
+from .benchmark_facts import HIDDEN_BY_HEAD, UNKNOWN, Benchmark, subset_names, subsets_of
 from .ranges import AugmentationRanges
 
 _FACES_OF_MEAN = 2000  # of a stream; enough for a mean to a pixel of the crop

@@ -19,7 +19,7 @@ from modeling_mtld.geometry_mtld import (
 )
 from modeling_mtld.photo_mtld import exif_orientation, open_image
 
-from .benchmark import Benchmark
+from .benchmark_facts import Benchmark
 from .symmetry import MirroredMean, OddPartner, mirrored_mean, odd_partners
 
 FAR_OUTSIDE = 0.5  # of the crop's side: further out, the middle of the face is not in the photo

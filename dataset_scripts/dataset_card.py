@@ -6,7 +6,7 @@ import datasets
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData
 
-from .benchmark import Benchmark
+from .benchmark_facts import Benchmark
 from .benchmarks import BENCHMARKS
 
 OWN_YAML = "landmarks.yaml"  # describes your own landmarks, beside the card

@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import datasets
 
-from .benchmark import Archive, Benchmark
+from .benchmark_facts import Archive, Benchmark
 
 # A download may take hours, but aiohttp's default limit is five minutes. A server is given up after a silent minute.
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=60, sock_read=60)

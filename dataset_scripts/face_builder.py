@@ -12,10 +12,10 @@ import numpy as np
 
 from modeling_mtld.geometry_mtld import check_box, landmark_box
 
-from .benchmark import Benchmark, Column
+from .benchmark_facts import Benchmark, Column
 from .download import download_hint
+from .face import Face
 from .face_files import check_photo, fingerprint, resolve_folder
-from .faces import Face
 
 
 @dataclass

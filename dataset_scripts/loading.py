@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from .benchmark import Benchmark
+from .benchmark_facts import Benchmark
 from .benchmarks import BUILDERS
 from .download import download_hint
 from .face_builder import FaceBuilder, box_in_whole_pixels, face_features

@@ -13,10 +13,10 @@ import numpy as np
 
 from modeling_mtld.geometry_mtld import landmark_box
 
-from .benchmark import HIDDEN_BY_HEAD, HIDDEN_BY_OTHERS, UNKNOWN, VISIBLE, Benchmark
+from .benchmark_facts import HIDDEN_BY_HEAD, HIDDEN_BY_OTHERS, UNKNOWN, VISIBLE, Benchmark
+from .face import Face
 from .face_builder import FaceBuilder
 from .face_files import PHOTO_SUFFIXES
-from .faces import Face
 
 METADATA = "metadata.jsonl"
 GROUP = "group"  # key of a row, and column

@@ -9,7 +9,7 @@ import yaml
 
 from modeling_mtld.drawing_mtld import contours
 
-from .benchmark import BOX_NORMALIZERS, VISIBILITY, Benchmark, Column, Distance, Part, Subset
+from .benchmark_facts import BOX_NORMALIZERS, VISIBILITY, Benchmark, Column, Distance, Part, Subset
 from .benchmarks import BENCHMARKS
 from .metadata import GROUP, METADATA, near
 

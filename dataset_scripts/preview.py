@@ -19,7 +19,7 @@ from modeling_mtld.geometry_mtld import (
     warp_image,
 )
 
-from .benchmark import Benchmark, Part
+from .benchmark_facts import Benchmark, Part
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 COLUMNS, ROWS = 4, 2

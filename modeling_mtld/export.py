@@ -189,26 +189,34 @@ def export(
     calibration = None if int8 is None else calibration_crops(pipeline, int8)
     batch = {"crops": {0: torch.export.Dim.DYNAMIC}}
     program = torch.export.export(network, (), {"crops": example(facts["image_size"])}, dynamic_shapes=batch)
-    write, run = FORMATS[form]
+    tolerance = HALF_TOLERANCE if half else TOLERANCES[form]
+    tolerance = tolerance if int8 is None else INT8_TOLERANCE * facts["image_size"]
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".export-") as temporary:
         folder = Path(temporary, "whole")
         folder.mkdir()
-        try:
-            write(program, facts, half, folder, calibration)
-            if form == "onnx":
-                add_detector(folder, detector)
-            difference = compare(network, run(folder), facts["image_size"], calibration)
-        except ImportError as error:
-            raise ValueError(
-                f"--format {form} needs the packages of pip install '.[export]', but got: {error}"
-            ) from None
-        tolerance = HALF_TOLERANCE if half else TOLERANCES[form]
-        tolerance = tolerance if int8 is None else INT8_TOLERANCE * facts["image_size"]
+        run = write_folder(program, facts, form, half, folder, calibration, detector)
+        difference = compare(network, run, facts["image_size"], calibration)
         if not difference <= tolerance:
             raise ValueError(f"{form} must differ from PyTorch by at most {tolerance} px, but got {difference:.4f} px")
         folder.rename(out)
     return difference
+
+
+def write_folder(program, facts: dict, form: str, half: bool, folder: Path, calibration, detector) -> Callable:
+    """Writes the network and what belongs to it; returns the network, from crops to landmarks.
+
+    Raises:
+        ValueError: if a package of the format is missing.
+    """
+    write, run = FORMATS[form]
+    try:
+        write(program, facts, half, folder, calibration)
+        if form == "onnx":
+            add_detector(folder, detector)
+        return run(folder)
+    except ImportError as error:
+        raise ValueError(f"--format {form} needs the packages of pip install '.[export]', but got: {error}") from None
 
 
 def compare(network: CropsToLandmarks, run: Callable, size: int, calibration: np.ndarray | None) -> float:
@@ -252,7 +260,7 @@ def print_scores(arguments: argparse.Namespace):
         print(f"{name}: NME {100 * nme:.3f}%")
 
 
-def main(argv: list[str] | None = None) -> int:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m modeling_mtld.export", description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write; it must not exist yet")
     parser.add_argument(
@@ -279,6 +287,11 @@ def main(argv: list[str] | None = None) -> int:
         metavar=("DATASET", "DATA_DIR", "SPLIT"),
         help="print the NME of PyTorch and of the exported network on this data, such as 300w 300w common",
     )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.half and arguments.int8:
         parser.error("--half and --int8 exclude each other")

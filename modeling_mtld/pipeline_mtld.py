@@ -124,8 +124,7 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         """
         Args:
             images: a photo of any kind the processor takes (path, URL, file, PIL image, array, tensor), or a list,
-                pandas Series, data set (of datasets or torch) or iterator of them. {"image": photo, "boxes": boxes}
-                will do for a photo.
+                pandas Series, data set (of datasets or torch) or iterator of them, or of {"image", "boxes"}.
             boxes: where the faces are. None, also for a single photo of a list, looks for them. "whole" takes each
                 photo as one face: the crop is the square around the photo. Else landmark boxes (x0, y0, x1, y1), or
                 dicts as the "box" of a face, in pixels of the upright photo, where the centre of the top-left pixel is
@@ -166,15 +165,10 @@ class FacialLandmarkDetectionPipeline(Pipeline):
         if _is_one_photo(images):
             item = {"boxes": boxes} | dict(images if isinstance(images, Mapping) else {"image": images})
             return super().__call__(item | {"boxes": boxes_of_one(item["boxes"])}, **kwargs)
-        if isinstance(images, Iterator | IterableDataset):
-            if boxes is not None:
-                raise ValueError(
-                    f"boxes must come with each photo of a stream, {{'image', 'boxes'}}, but got {boxes!r}"
-                )
-            if isinstance(images, Iterator):
-                images = (_number(image, None, index) for index, image in enumerate(images))
-            return super().__call__(images, **kwargs)
-        faces = super().__call__(_Photos(images, boxes), **kwargs)
+        photos = (
+            _stream_of(images, boxes) if isinstance(images, Iterator | IterableDataset) else _Photos(images, boxes)
+        )
+        faces = super().__call__(photos, **kwargs)
         return list(faces) if isinstance(images, list | tuple | np.ndarray | torch.Tensor) else faces
 
     def _sanitize_parameters(
@@ -426,6 +420,15 @@ def _is_one_photo(images) -> bool:
     if isinstance(images, str | bytes | bytearray | Mapping | Image.Image) or is_file(images):
         return True
     return not isinstance(images, Iterator | IterableDataset) and not hasattr(images, "__getitem__")
+
+
+def _stream_of(images, boxes):
+    """An iterator or IterableDataset of photos for transformers' pipeline."""
+    if boxes is not None:
+        raise ValueError(f"boxes must come with each photo of a stream, {{'image', 'boxes'}}, but got {boxes!r}")
+    if isinstance(images, Iterator):
+        return (_number(image, None, index) for index, image in enumerate(images))
+    return images
 
 
 class _Photos(Dataset):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dataset_scripts import BENCHMARKS
 from dataset_scripts.augmentation import Augmentation, FaceCrops, FaceStream, box_margins, mean_face
-from dataset_scripts.benchmark import subset_names
+from dataset_scripts.benchmark_facts import subset_names
 from modeling_mtld.geometry_mtld import crop_matrix, fractions_to_pixels, invert_matrix, transform_points
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dataset_scripts import BENCHMARKS, load_faces
 from dataset_scripts.__main__ import main
-from dataset_scripts.benchmark import Part, Subset
+from dataset_scripts.benchmark_facts import Part, Subset
 from dataset_scripts.check import check_faces
 from dataset_scripts.face_builder import box_in_whole_pixels, face_features
 from dataset_scripts.symmetry import mirrored_mean, odd_partners

@@ -12,7 +12,7 @@ import pytest
 from dataset_scripts import download as download_module
 from dataset_scripts import load_faces
 from dataset_scripts.__main__ import main
-from dataset_scripts.benchmark import Archive
+from dataset_scripts.benchmark_facts import Archive
 from dataset_scripts.benchmarks import BENCHMARKS
 from dataset_scripts.download import download
 from dataset_scripts.face_builder import FaceBuilder

@@ -12,7 +12,7 @@ from hostile_files import sideways_exif
 from PIL import Image
 
 from dataset_scripts import BENCHMARKS, conversion, load_faces
-from dataset_scripts.benchmark import Distance, Part, box_side
+from dataset_scripts.benchmark_facts import Distance, Part, box_side
 from dataset_scripts.check import check_faces
 from dataset_scripts.metadata import read_metadata
 from dataset_scripts.own_data import benchmark_yaml, default_data_dir, find_benchmark, read_benchmark

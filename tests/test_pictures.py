@@ -8,7 +8,7 @@ from PIL import Image
 
 from dataset_scripts import BENCHMARKS
 from dataset_scripts.augmentation import FaceCrops
-from dataset_scripts.benchmark import Distance, Part
+from dataset_scripts.benchmark_facts import Distance, Part
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor
 from training_mtld.evaluation import pictures

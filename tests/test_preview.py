@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from dataset_scripts import BENCHMARKS, load_faces, preview
-from dataset_scripts.benchmark import Part
+from dataset_scripts.benchmark_facts import Part
 from dataset_scripts.face_builder import face_features
 from dataset_scripts.preview import draw_preview, write_preview
 from modeling_mtld.geometry_mtld import crop_matrix, transform_points

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dataset_scripts.benchmark import BOX_NORMALIZERS, Distance, Part, Subset
+from dataset_scripts.benchmark_facts import BOX_NORMALIZERS, Distance, Part, Subset
 from dataset_scripts.benchmarks import BENCHMARKS
 from training_mtld.evaluation import scores
 from training_mtld.evaluation.scores import (

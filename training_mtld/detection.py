@@ -21,7 +21,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from dataset_scripts import BENCHMARKS, find_benchmark, load_faces
-from dataset_scripts.benchmark import subset_names, subsets_of
+from dataset_scripts.benchmark_facts import subset_names, subsets_of
 from dataset_scripts.loading import select_images
 from modeling_mtld.auto_mtld import write_whole
 from modeling_mtld.detect import load_pipeline

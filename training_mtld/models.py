@@ -2,7 +2,7 @@
 
 import logging
 
-from dataset_scripts.benchmark import Benchmark
+from dataset_scripts.benchmark_facts import Benchmark
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.hub_reach_mtld import is_local
 from modeling_mtld.image_processing_mtld import MTLDImageProcessor

@@ -127,6 +127,12 @@ def add_data(parser: Parser):
         help="read the faces while training instead of converting them on the disk first, for sets that do not fit "
         f"the disk; shuffled {SHUFFLE_BUFFER} at a time",
     )
+    add_faces(data)
+    add_augmentation(data)
+
+
+def add_faces(data):
+    """Which faces of the sets, and the processes that load them."""
     data.add_argument("--train_split", default="train", help="split to train on (default: %(default)s)")
     data.add_argument(
         "--validation_list",
@@ -147,7 +153,6 @@ def add_data(parser: Parser):
         default=default_workers(),
         help="processes that load faces (default: one a core of this machine, at most 16: here %(default)s)",
     )
-    add_augmentation(data)
 
 
 def add_augmentation(data):

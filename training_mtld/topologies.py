@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
-from dataset_scripts.benchmark import Benchmark
+from dataset_scripts.benchmark_facts import Benchmark
 from modeling_mtld.configuration_mtld import Topology, find_topology, flip_order
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from dataset_scripts.benchmark import Benchmark
+from dataset_scripts.benchmark_facts import Benchmark
 from modeling_mtld.auto_mtld import first_line
 from modeling_mtld.configuration_mtld import MTLDConfig
 from modeling_mtld.heads_mtld import MTLDDatasetOffsets

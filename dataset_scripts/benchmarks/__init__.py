@@ -3,7 +3,7 @@
 To add one, write a file with a `Benchmark` and a `FaceBuilder`, and add the builder to the list below.
 """
 
-from ..benchmark import Benchmark
+from ..benchmark_facts import Benchmark
 from ..face_builder import FaceBuilder
 from .aflw import FacesAFLW, FacesAFLW21
 from .cofw import FacesCOFW, FacesCOFW68

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..benchmark import BOX_NORMALIZERS, HRNET, Archive, Benchmark, Column, Part, Subset, contour, names_of
+from ..benchmark_facts import BOX_NORMALIZERS, HRNET, Archive, Benchmark, Column, Part, Subset, contour, names_of
+from ..face import Face
 from ..face_builder import FaceBuilder
 from ..face_files import PHOTO_SUFFIXES, find_file, list_photos
-from ..faces import Face
 from ..mat_files import MatFile
 
 _AFLW_21_PARTS = {

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..benchmark import BOX_NORMALIZERS, HRNET, Archive, Benchmark, Column, Distance, Part, names_of
+from ..benchmark_facts import BOX_NORMALIZERS, HRNET, Archive, Benchmark, Column, Distance, Part, names_of
+from ..face import Face
 from ..face_builder import FaceBuilder
-from ..faces import Face
 from ..mat_files import MatFile
 from .w300 import IBUG_68_NORMALIZERS, W300
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..benchmark import (
+from ..benchmark_facts import (
     BOX_NORMALIZERS,
     HIDDEN_BY_HEAD,
     HIDDEN_BY_OTHERS,
@@ -16,9 +16,9 @@ from ..benchmark import (
     Column,
     Subset,
 )
+from ..face import Face
 from ..face_builder import FaceBuilder
 from ..face_files import FaceFile, pair_annotations
-from ..faces import Face
 from ..pts import read_points
 from .aflw import AFLW_CITATION, list_aflw_photos
 from .w300 import IBUG_68_NORMALIZERS, W300

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..benchmark import (
+from ..benchmark_facts import (
     BOX_NORMALIZERS,
     HRNET,
     RESEARCH_ONLY,
@@ -14,9 +14,9 @@ from ..benchmark import (
     mirror_pairs,
     names_of,
 )
+from ..face import Face
 from ..face_builder import FaceBuilder
 from ..face_files import FaceFile, pair_annotations
-from ..faces import Face
 from ..pts import read_pts
 
 _IBUG_68_PARTS = {

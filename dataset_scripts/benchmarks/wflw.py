@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..benchmark import (
+from ..benchmark_facts import (
     BOX_NORMALIZERS,
     HRNET,
     RESEARCH_ONLY,
@@ -20,9 +20,9 @@ from ..benchmark import (
     names_of,
 )
 from ..download import download_hint
+from ..face import Face
 from ..face_builder import FaceBuilder
 from ..face_files import find_file, list_photos
-from ..faces import Face
 
 _WFLW_98_PARTS = {
     "jaw": contour(0, 32),

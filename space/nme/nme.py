@@ -150,12 +150,17 @@ def compute_nme(
         "auc": float(np.clip(1 - face_errors / auc_threshold, 0, None).mean()),
     }
     if per_landmark:
-        counts = (~np.isnan(errors)).sum(axis=0)
-        sums = np.nansum(errors, axis=0)
-        scores["per_landmark"] = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0).tolist()
+        scores["per_landmark"] = _means_or_nan(errors).tolist()
     if per_face:
         scores["per_face"] = face_errors.tolist()
     return scores
+
+
+def _means_or_nan(errors: np.ndarray) -> np.ndarray:
+    """Means (K,) of errors (N, K) over the faces that have the landmark."""
+    counts = (~np.isnan(errors)).sum(axis=0)
+    sums = np.nansum(errors, axis=0)
+    return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
 
 
 def _point_errors(predictions, references, normalizers) -> np.ndarray:

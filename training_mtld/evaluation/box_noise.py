@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from dataset_scripts.augmentation import Augmentation, FaceCrops
-from dataset_scripts.benchmark import Benchmark
+from dataset_scripts.benchmark_facts import Benchmark
 
 from .scores import score_faces
 

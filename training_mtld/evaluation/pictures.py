@@ -7,7 +7,7 @@ import torch
 from PIL import ImageFont
 
 from dataset_scripts.augmentation import FaceCrops
-from dataset_scripts.benchmark import Part
+from dataset_scripts.benchmark_facts import Part
 from dataset_scripts.preview import GAP, INK, PAPER, draw_contour, draw_dot, save_picture, shorten, write_texts
 from modeling_mtld.geometry_mtld import crop_matrix, fractions_to_pixels, warp_image
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import evaluate
 import numpy as np
 
-from dataset_scripts.benchmark import Benchmark, Subset, subset_names
+from dataset_scripts.benchmark_facts import Benchmark, Subset, subset_names
 
 from .confidence_metrics import confidence_ratio, likelihood_gain, roc_auc
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers.utils import cached_file
 
-from dataset_scripts.benchmark import Benchmark
+from dataset_scripts.benchmark_facts import Benchmark
 from modeling_mtld.configuration_mtld import find_topology
 from modeling_mtld.flip_mtld import predict_with_flip
 from modeling_mtld.model_card_mtld import WEIGHTS

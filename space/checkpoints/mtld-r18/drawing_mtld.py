@@ -79,8 +79,7 @@ def draw_faces(
     _check_options(point_size, scale, numbers=numbers, joined=joined, boxes=boxes, by_confidence=by_confidence)
     if not isinstance(faces, list | tuple):
         raise ValueError(f"faces must be the list of a photo's faces, but got {type(faces).__name__}")
-    limit = max(photo.shape)
-    found = [_read_face(face, f"faces[{index}]", by_confidence, limit) for index, face in enumerate(faces)]
+    found = [_read_face(one, f"faces[{index}]", by_confidence, max(photo.shape)) for index, one in enumerate(faces)]
     scale = scale or _enlargement(photo, found, numbers)
     picture = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else photo.copy()
     found = [_enlarged(face, scale) for face in found]

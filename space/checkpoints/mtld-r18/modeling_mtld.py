@@ -726,17 +726,20 @@ class MTLDForFacialLandmarkDetection(MTLDPreTrainedModel):
         # A part of a batch would move the running mean error too far.
         labels_of_batch = labels if num_items_in_batch is None else None
         loss_inputs = self._run_heads(feature_maps, predictions, labels_of_batch)
-        loss, loss_dict = None, None
-        if labels is not None:
-            if hasattr(self, "heatmap_branch"):
-                predictions["heatmaps"] = self.heatmap_branch(feature_maps)
-            loss_inputs |= {name: predictions[name] for name in LOSS_INPUTS if name in predictions}
-            loss_inputs |= {"counts": num_items_in_batch, "visibility": visibility}
-            with maybe_autocast(pixel_values.device.type, enabled=False):
-                loss, loss_dict = mtld_loss(self.config, labels.float(), **loss_inputs)
+        loss_inputs |= {"counts": num_items_in_batch, "visibility": visibility}
+        losses = {} if labels is None else self._compute_losses(labels, feature_maps, predictions, loss_inputs)
         predictions = _select(predictions, find_topology(self.config, topology).landmarks)
         landmarks = predictions["intermediate_landmarks"][:, -1]
-        return MTLDOutput(loss=loss, loss_dict=loss_dict, landmarks=landmarks, **predictions)
+        return MTLDOutput(landmarks=landmarks, **losses, **predictions)
+
+    def _compute_losses(self, labels, feature_maps, predictions: dict, inputs: dict) -> dict:
+        """`loss` and `loss_dict` of `MTLDOutput`, in float32. Adds the heatmaps to `predictions`."""
+        if hasattr(self, "heatmap_branch"):
+            predictions["heatmaps"] = self.heatmap_branch(feature_maps)
+        inputs |= {name: predictions[name] for name in LOSS_INPUTS if name in predictions}
+        with maybe_autocast(labels.device.type, enabled=False):
+            loss, loss_dict = mtld_loss(self.config, labels.float(), **inputs)
+        return {"loss": loss, "loss_dict": loss_dict}
 
     def _run_heads(self, feature_maps, predictions: dict, labels) -> dict:
         """Adds those of scale and visibility head to `predictions`. Returns what their losses take beside them."""
