@@ -28,10 +28,12 @@ from .yunet_mtld import YUNET_FILE, YuNet, download_yunet
 KEY = "mtld"  # of the facts in a file
 DETECTOR = "detector.onnx"  # beside an ONNX network; onnx_landmarks.py and the page in the browser look for it there
 RUNTIME = Path(__file__).with_name("onnx_landmarks.py")
+EXTRAS = {"executorch": "executorch"}  # of pyproject.toml, where it is not "export"
 OUTPUTS = ("landmarks", "scores", "scales", "visibilities")  # those that the network has
-TOLERANCES = {"onnx": 1e-3, "torch": 1e-3, "openvino": 1e-2}  # pixels of the crop, in float32
+TOLERANCES = {"onnx": 1e-3, "torch": 1e-3, "executorch": 1e-3, "openvino": 1e-2}  # pixels of the crop, in float32
 HALF_TOLERANCE = 0.5  # pixels of the crop, with weights in half precision
 INT8_TOLERANCE = 0.01  # of the crop's side: the mean distance of landmarks on the calibration's crops
+EXECUTORCH_BATCH = 64  # largest one: its memory is planned when the file is written
 OPSET = 20  # the first with linear GridSample
 
 
@@ -111,8 +113,6 @@ def store_in_half(model):
 
 def write_torch(program: torch.export.ExportedProgram, facts: dict, half: bool, folder: Path, calibration=None):
     """model.pt2, for `torch.export.load`."""
-    if half or calibration is not None:
-        raise ValueError("--half and --int8 must be of onnx or openvino, but got torch")
     torch.export.save(program, folder / "model.pt2", extra_files={KEY: json.dumps(facts)})
 
 
@@ -125,6 +125,16 @@ def write_openvino(program: torch.export.ExportedProgram, facts: dict, half: boo
         model = openvino.convert_model(Path(onnx_folder) / "model.onnx")
     model.set_rt_info(json.dumps(facts), [KEY])
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=half)
+
+
+def write_executorch(program: torch.export.ExportedProgram, facts: dict, half: bool, folder: Path, calibration=None):
+    """model.pte, for phones, on XNNPACK; and the facts in mtld.json, as the file has no place for them."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
+    (folder / "model.pte").write_bytes(lowered.buffer)
+    (folder / f"{KEY}.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
 
 
 def run_onnx(folder: Path) -> Callable:
@@ -147,8 +157,15 @@ def run_openvino(folder: Path) -> Callable:
     return lambda crops: compiled({"crops": crops.numpy()})["landmarks"]
 
 
+def run_executorch(folder: Path) -> Callable:
+    from executorch.runtime import Runtime
+
+    method = Runtime.get().load_program(folder / "model.pte").load_method("forward")
+    return lambda crops: method.execute([crops])[0].numpy()
+
+
 FORMATS = {"onnx": (write_onnx, run_onnx), "torch": (write_torch, run_torch)}
-FORMATS |= {"openvino": (write_openvino, run_openvino)}
+FORMATS |= {"openvino": (write_openvino, run_openvino), "executorch": (write_executorch, run_executorch)}
 
 
 @torch.no_grad()
@@ -181,14 +198,15 @@ def export(
     """
     if out.exists():
         raise ValueError(f"OUT must not exist yet, but got {out}")
+    if (half or int8 is not None) and form not in ("onnx", "openvino"):
+        raise ValueError(f"--half and --int8 must be of onnx or openvino, but got {form}")
     pipeline = load_pipeline(checkpoint, "cpu")
     topology = pipeline.model.config.default_topology if topology is None else topology
     facts, network = facts_of(pipeline, topology), CropsToLandmarks(pipeline, topology)
     if detector is not None:
         YuNet(str(detector))  # raises if it is none
     calibration = None if int8 is None else calibration_crops(pipeline, int8)
-    batch = {"crops": {0: torch.export.Dim.DYNAMIC}}
-    program = torch.export.export(network, (), {"crops": example(facts["image_size"])}, dynamic_shapes=batch)
+    program = trace(network, facts["image_size"], form)
     tolerance = HALF_TOLERANCE if half else TOLERANCES[form]
     tolerance = tolerance if int8 is None else INT8_TOLERANCE * facts["image_size"]
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -201,6 +219,15 @@ def export(
             raise ValueError(f"{form} must differ from PyTorch by at most {tolerance} px, but got {difference:.4f} px")
         folder.rename(out)
     return difference
+
+
+def trace(network: CropsToLandmarks, size: int, form: str) -> torch.export.ExportedProgram:
+    """The network for any batch; for ExecuTorch one of at most `EXECUTORCH_BATCH`."""
+    batch = torch.export.Dim.DYNAMIC
+    if form == "executorch":
+        batch = torch.export.Dim("batch", min=1, max=EXECUTORCH_BATCH)
+        network = network.to(memory_format=torch.contiguous_format)  # XNNPACK refuses channels-last weights
+    return torch.export.export(network, (), {"crops": example(size)}, dynamic_shapes={"crops": {0: batch}})
 
 
 def write_folder(program, facts: dict, form: str, half: bool, folder: Path, calibration, detector) -> Callable:
@@ -216,7 +243,8 @@ def write_folder(program, facts: dict, form: str, half: bool, folder: Path, cali
             add_detector(folder, detector)
         return run(folder)
     except ImportError as error:
-        raise ValueError(f"--format {form} needs the packages of pip install '.[export]', but got: {error}") from None
+        extra = EXTRAS.get(form, "export")
+        raise ValueError(f"--format {form} needs pip install '.[{extra}]', but got: {error}") from None
 
 
 def compare(network: CropsToLandmarks, run: Callable, size: int, calibration: np.ndarray | None) -> float:

@@ -147,10 +147,10 @@ def test_onnx_gives_the_network_s_outputs_at_any_batch(checkpoint, exported, bat
     assert batch == 1 or outputs.landmarks.std(dim=0).max() > 1e-4  # the image matters
 
 
-@pytest.mark.parametrize("form", ["torch", "openvino"])
+@pytest.mark.parametrize("form", ["torch", "openvino", "executorch"])
 def test_other_formats_give_the_same_landmarks(checkpoint, tmp_path, form):
-    if form == "openvino":
-        pytest.importorskip("openvino", reason="needs pip install openvino")
+    if form != "torch":
+        pytest.importorskip(form, reason=f"needs pip install '.[{export.EXTRAS.get(form, 'export')}]'")
     assert export.export(str(checkpoint), tmp_path / form, form) < export.TOLERANCES[form]
 
 
@@ -191,22 +191,21 @@ def test_given_boxes_give_what_the_pipeline_gives(checkpoint, find, zoom):
             assert [same["x"], same["y"]] == pytest.approx([mark["x"], mark["y"]], abs=0.05 * pixel)
 
 
-def test_networks_with_other_heads_run_too(tmp_path):
+def test_a_network_with_other_heads_runs_too(tmp_path):
     photo = Image.fromarray(astronaut())
-    for number, heads in enumerate(({"use_scale_head": False}, {"use_visibility_head": True})):
-        torch.manual_seed(0)
-        model = MTLDForFacialLandmarkDetection(new_config(**heads))
-        for weights in model.parameters():
-            weights.data += 0.05 * torch.randn_like(weights)
-        model.save_pretrained(tmp_path / f"checkpoint{number}")
-        MTLDImageProcessor(size=64).save_pretrained(tmp_path / f"checkpoint{number}")
-        export.export(str(tmp_path / f"checkpoint{number}"), tmp_path / f"out{number}")
-        find = runtime(tmp_path / f"out{number}")
-        (expected,) = pipeline_of(tmp_path / f"checkpoint{number}")(photo, boxes=BOXES[:1])
-        (face,) = find(photo, [expected["box"]]) and find(photo, BOXES[:1])
-        assert face["landmarks"][0].keys() == expected["landmarks"][0].keys()
-        assert face["score"] == pytest.approx(expected["score"], abs=1e-4)
-        assert list(face["box"].values()) == pytest.approx(list(expected["box"].values()), abs=0.1)
+    torch.manual_seed(0)
+    model = MTLDForFacialLandmarkDetection(new_config(use_scale_head=False, use_visibility_head=True))
+    for weights in model.parameters():
+        weights.data += 0.05 * torch.randn_like(weights)
+    model.save_pretrained(tmp_path / "checkpoint")
+    MTLDImageProcessor(size=64).save_pretrained(tmp_path / "checkpoint")
+    export.export(str(tmp_path / "checkpoint"), tmp_path / "out")
+    find = runtime(tmp_path / "out")
+    (expected,) = pipeline_of(tmp_path / "checkpoint")(photo, boxes=BOXES[:1])
+    (face,) = find(photo, [expected["box"]]) and find(photo, BOXES[:1])
+    assert face["landmarks"][0].keys() == expected["landmarks"][0].keys()
+    assert face["score"] == pytest.approx(expected["score"], abs=1e-4)
+    assert list(face["box"].values()) == pytest.approx(list(expected["box"].values()), abs=0.1)
 
 
 def test_odd_photos_are_read_as_by_the_pipeline(find, tmp_path):
@@ -268,6 +267,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(checkpoint, tmp_path, capsys, 
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert message in line
     monkeypatch.setattr(export, "compare", lambda *_: 7.0)
-    assert export.main(["--model", str(checkpoint), str(tmp_path / "out")]) == 2
+    assert export.main(["--model", str(checkpoint), "--format", "torch", str(tmp_path / "out")]) == 2
     assert "must differ from PyTorch by at most" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["there"]

@@ -488,7 +488,7 @@ pipe(np.zeros((300, 300, 3), np.uint8), boxes=[[10, 10, 200, 200]])
 before = megabytes("VmRSS")
 for kind in sys.argv[2:]:
     photo = sys.argv[1] if kind == "file" else np.full((6000, 6000, 3), 0.5 if kind == "float32" else 3, kind)
-    for boxes in (None, [[100, 100, 5000, 5000]], "whole"):
+    for boxes in ([[100, 100, 5000, 5000]], "whole", *([None] if kind == "file" else [])):  # None takes seconds
         assert len(pipe(photo, boxes=boxes)) == (boxes is not None)
     del photo
     print(kind, megabytes("VmHWM") - before)
